@@ -1,0 +1,116 @@
+"""`assay train`: a new run."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.cli.arguments import Arguments, Preset, RunsFolder, build_config, tell_apart
+from assay.cli.progress import prepared, training, words
+from assay.cli.signals import Interrupts
+from assay.errors import RunError
+
+if TYPE_CHECKING:
+    from assay.runs.run import Run
+
+Name = Annotated[str | None, typer.Option("--name", "-n", help="Of the run; else TEXT-1, TEXT-2.")]
+
+
+def train(
+    arguments: Arguments = None,
+    name: Name = None,
+    preset: Preset = None,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Train a GPT on your text (the bundled Shakespeare if none is named).
+
+    The run's folder is printed on stdout; everything else goes to stderr.
+
+    \b
+    assay train
+    assay train my_book.txt notes/ train.steps=2000
+    assay train poems.txt data.tokenizer=char model.norm=layer model.position=learned
+    assay train big.jsonl.zst config.toml --preset llama-like --name llama-1
+    """  # noqa: D301
+    given = tell_apart(arguments)
+    config = build_config(given, preset)
+
+    from assay.runs.run import Run
+
+    path = runs / (name or _free_name(runs, config.data.text[0]))
+    run = Run.create(config, path, progress=prepared)
+    go(run, anyway=False)
+
+
+def go(run: "Run", *, anyway: bool) -> None:
+    """Train a run with what a terminal needs: progress, signals, the result in words."""
+    introduce(run)
+    with Interrupts() as interrupts:
+        reports = run.train(stop=interrupts.noted, anyway=anyway, progress=prepared)
+        step = 0
+        with training(run.config.train.steps, start=0) as show:
+            for report in reports:
+                show(report)
+                step = report.step
+    if interrupts.noted() and step < run.config.train.steps:
+        words.print(f"Saved at step {step}. Go on with: [bold]assay resume {_how(run)}[/]")
+        sys.exit(interrupts.status)
+    conclude(run)
+
+
+def introduce(run: "Run") -> None:
+    """Say what is about to be trained."""
+    from assay.count import count
+
+    manifest = run.folder.read_manifest()
+    data, machine = manifest["data"], manifest["machine"]
+    parameters = count(run.config.model).parameters
+    tokens = run.config.train.steps * run.config.train.batch_size * run.config.seq_len
+    words.print(
+        f"{run.folder.path}: {parameters / 1e6:.2f} M parameters, {tokens / 1e6:.1f} M tokens to "
+        f"train on; text of {data['train']['tokens'] / 1e6:.2f} M tokens, vocabulary "
+        f"{run.config.model.vocab:,}; {machine['device']} in {machine['precision']}, "
+        f"{machine['threads']} threads"
+    )
+
+
+def conclude(run: "Run") -> None:
+    """Say how it went, and where it is."""
+    result = run.folder.read_manifest()["result"]
+    sample = run.folder.path / "samples" / f"step-{result['step']:06d}.txt"
+    words.rule("sample")
+    words.print(printable(sample.read_text(encoding="utf-8")), markup=False)
+    words.rule()
+    words.print(
+        f"validation loss {result['val_loss_nats']:.4f} nats per token (perplexity "
+        f"{result['val_perplexity']:.2f}), {result['val_bits_per_byte']:.4f} bits per byte, over "
+        f"{result['val_tokens']:,} tokens; trained in {result['train_s']:.0f} s\n"
+        f"curve: {run.folder.path / 'curve.png'}\n"
+        f'more text: [bold]assay generate {_how(run)} --prompt "..."[/]'
+    )
+    typer.echo(str(run.folder.path))
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: control characters are replaced."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def _how(run: "Run") -> str:
+    path = run.folder.path
+    return path.name if path.parent == Path("runs") else str(path)
+
+
+def _free_name(runs: Path, text: str) -> str:
+    """Return TEXT-N with the first N that is free."""
+    stem = Path(text).name.partition(".")[0].lower()
+    stem = (
+        "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-")[:40] or "text"
+    )
+    for number in range(1, 100_000):
+        if not (runs / f"{stem}-{number}").exists():
+            return f"{stem}-{number}"
+    raise RunError(f"{runs}: no free name {stem}-N left; give one with --name.")

@@ -1,0 +1,119 @@
+"""A folder of prepared files that is whole or not there, whatever happens while it is written."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from assay.errors import DataError
+
+MANIFEST = "manifest.json"
+
+
+def cache_folder(given: Path | None) -> Path:
+    """Return `given`, else what ASSAY_CACHE names, else the platform's folder for caches."""
+    if given is not None:
+        return given
+    if named := os.environ.get("ASSAY_CACHE"):
+        return Path(named)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "assay"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "assay"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay"
+
+
+def open_entry(entry: Path, build: Callable[[Path], None]) -> str:
+    """Make sure that `entry` is there and whole; say how: `found`, `built` or `rebuilt: WHY`.
+
+    Every file is compared with the SHA-256 it was written with. An entry that is missing or
+    differs is built by `build` in a temporary folder, synced to disk and renamed, under a lock, so
+    that two processes may ask at once and a killed one leaves nothing under the final name.
+
+    Raises:
+        DataError: When the cache cannot be written (a full disk, permissions).
+    """
+    if find_fault(entry) is None:
+        return "found"
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_suffix(".lock")):
+            fault = find_fault(entry)  # another process may have built it meanwhile
+            if fault is None:
+                return "found"
+            existed = entry.exists()
+            _build(entry, build)
+    except OSError as error:
+        raise DataError(
+            f"{entry.parent}: cannot write the prepared text ({error.strerror or error}); expected "
+            "a folder with room. Free some space, or set ASSAY_CACHE to another folder."
+        ) from None
+    return f"rebuilt: {fault}" if existed else "built"
+
+
+def find_fault(entry: Path) -> str | None:
+    """Return what is wrong with an entry, or None."""
+    try:
+        files = json.loads((entry / MANIFEST).read_text())["files"]
+        for name, kept in files.items():
+            if (entry / name).stat().st_size != kept["bytes"]:
+                return f"{name} has another size than it was written with"
+            if _sha256(entry / name) != kept["sha256"]:
+                return f"{name} has another SHA-256 than it was written with"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} or a file it names is missing or unreadable"
+    return None
+
+
+def file_sha256(entry: Path, name: str) -> str:
+    """Return the SHA-256 that the manifest records for one file of a whole entry."""
+    sha256: str = json.loads((entry / MANIFEST).read_text())["files"][name]["sha256"]
+    return sha256
+
+
+def _build(entry: Path, build: Callable[[Path], None]) -> None:
+    prefix = f".{entry.name[:12]}-"
+    for left in entry.parent.glob(f"{prefix}*"):  # by a process that was killed; the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=entry.parent, prefix=prefix))
+    try:
+        build(folder)
+        _seal(folder)
+        if entry.exists():  # spoilt: move it aside, since only an empty folder can be renamed over
+            aside = tempfile.mkdtemp(dir=entry.parent, prefix=".spoilt-")
+            entry.rename(Path(aside) / entry.name)
+            shutil.rmtree(aside)
+        folder.rename(entry)
+        _sync(entry.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _seal(folder: Path) -> None:
+    """Write the manifest and push everything to the disk."""
+    paths = sorted(folder.iterdir())
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
+    for path in (*paths, folder / MANIFEST, folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and sys.platform == "win32":
+        return  # Windows opens no folder
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,145 @@
+"""From a config to token files that are mapped into memory, by way of a cache."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.data.cache import cache_folder, file_sha256, open_entry
+from assay.data.config import DataConfig, FileTokenizerConfig
+from assay.data.corpus import Corpus, Progress
+from assay.data.encode import token_dtype, training_text, write_tokens
+from assay.data.split import Split, decide_split
+from assay.data.subword import read_tokenizer
+from assay.data.tokenizer import Tokenizer, load_tokenizer
+
+FORMAT = 1  # of the cache; raise it when the same key would hold other bytes
+_META = "meta.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """The tokens of one side of the split.
+
+    Attributes:
+        path: The file: little-endian ids and nothing else.
+        ids: Its tokens, (n,), uint16 or uint32, mapped and read-only.
+        sha256: Of the file, checked when it was opened.
+        n_bytes: Bytes of UTF-8 of the true text; what bits per byte divides by.
+        document_starts: The index into `ids` of each document's first token, int64.
+    """
+
+    path: Path
+    ids: NDArray[np.unsignedinteger] = field(repr=False)
+    sha256: str
+    n_bytes: int
+    document_starts: NDArray[np.int64] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Text ready to train on.
+
+    Attributes:
+        sha256: Of the corpus's hash, the split and the tokenizer's hash; a run records it.
+        summary: Counts, hashes and choices, ready for JSON.
+    """
+
+    train: TokenFile
+    val: TokenFile
+    tokenizer: Tokenizer
+    sha256: str
+    summary: dict[str, Any]
+
+
+def prepare(
+    config: DataConfig, cache: Path | None = None, progress: Progress | None = None
+) -> Dataset:
+    """Read, split and encode the text that `config` names, or find that done in the cache.
+
+    Args:
+        config: The text, the split, the tokenizer.
+        cache: Else ASSAY_CACHE, else the platform's folder for caches.
+        progress: Called with (stage, bytes done, bytes in all); the stages are `read` (its total
+            is 0: not known yet), `train tokenizer` (nine tenths of the total, say: it sees the
+            training side only) and `encode`.
+
+    Raises:
+        DataError: For text that cannot be read or split, and a cache that cannot be written.
+    """
+    corpus = Corpus.open(config, progress)
+    split = decide_split(corpus, config)
+    entry = cache_folder(cache) / _key(corpus, split, config)
+
+    def build(folder: Path) -> None:
+        tokenizer = config.tokenizer.build(training_text(corpus, split, progress))
+        tokenizer.save(folder)
+        counts = write_tokens(corpus, split, tokenizer, folder, progress)
+        (folder / _META).write_text(json.dumps(counts))
+
+    how = open_entry(entry, build)
+    return _load(entry, how, corpus, split, config)
+
+
+def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfig) -> Dataset:
+    tokenizer = load_tokenizer(entry)
+    counts = json.loads((entry / _META).read_text())
+    data = {
+        "corpus_sha256": corpus.sha256,
+        "split": split.kind,
+        "val_fraction": config.val_fraction,
+        "tokenizer_sha256": tokenizer.sha256,
+    }
+    sha256 = _hash(data)
+    summary = data | {
+        "data_sha256": sha256,
+        "text": list(config.text),
+        "skipped": list(corpus.skipped),
+        "documents": corpus.n_documents,
+        "bytes": corpus.n_bytes,
+        "tokenizer": config.tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "lossless": tokenizer.lossless,
+        "cache": how,
+        **{side: _described(counts[side], tokenizer) for side in ("train", "val")},
+    }
+    train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))
+    return Dataset(train, val, tokenizer, sha256, summary)
+
+
+def _token_file(entry: Path, side: str, counts: dict[str, int], tokenizer: Tokenizer) -> TokenFile:
+    path = entry / f"{side}.bin"
+    ids = np.memmap(path, token_dtype(tokenizer.vocab_size), "r")
+    starts = np.fromfile(entry / f"{side}.starts", "<i8")
+    return TokenFile(path, ids, file_sha256(entry, path.name), counts["bytes"], starts)
+
+
+def _described(counts: dict[str, int], tokenizer: Tokenizer) -> dict[str, float]:
+    """Add bytes per token, the ends of documents not counted as tokens."""
+    ends = counts["documents"] if tokenizer.eot_id is not None else 0
+    return counts | {"bytes_per_token": counts["bytes"] / max(1, counts["tokens"] - ends)}
+
+
+def _key(corpus: Corpus, split: Split, config: DataConfig) -> str:
+    """Name the cache's entry by all that decides its bytes."""
+    tokenizer: dict[str, Any] = config.tokenizer.model_dump()
+    if isinstance(config.tokenizer, FileTokenizerConfig):
+        tokenizer = {"sha256": read_tokenizer(config.tokenizer.path).sha256}
+    return _hash(
+        {
+            "format": FORMAT,
+            "corpus": corpus.sha256,
+            "split": [split.kind, config.val_fraction],
+            "tokenizer": tokenizer,
+            "tokenizers": version("tokenizers"),
+        }
+    )
+
+
+def _hash(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""How a run is executed on the machine at hand."""

@@ -1,0 +1,96 @@
+"""Which device and precision a run takes, and how fast that device multiplies matrices."""
+
+import os
+import platform
+import time
+from typing import Any
+
+import torch
+
+from assay.errors import ConfigError
+from assay.train.config import TrainConfig
+from assay.train.loop import Plan
+
+_SIDE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # of the matrices whose product is timed
+_TIMED_S = 0.25
+
+
+def settle(config: TrainConfig) -> Plan:
+    """Return the plan of a run: its device, and whether it multiplies in bfloat16.
+
+    `auto` takes bfloat16 on a CUDA device that has it in hardware and float32 elsewhere.
+
+    Raises:
+        ConfigError: If the device is not there.
+    """
+    device = _device(config.device)
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    autocast = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
+    return Plan(config, device, autocast)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    present = {"cpu", *(["mps"] if torch.backends.mps.is_available() else [])}
+    for index in range(torch.cuda.device_count()):
+        present |= {"cuda", f"cuda:{index}"}
+    if name not in present:
+        raise ConfigError(
+            f"train.device: {name!r} found; expected auto or one of: {', '.join(sorted(present))}."
+        )
+    return torch.device(name)
+
+
+def matmul_rate(device: torch.device, *, autocast: bool) -> float:
+    """Measure the floating-point operations per second of a large matrix product; about 0.3 s."""
+    side = _SIDE.get(device.type, 1024)
+    dtype = torch.bfloat16 if autocast else torch.float32
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    best, spent = float("inf"), 0.0
+    while spent < _TIMED_S:
+        elapsed = _timed_product(a)
+        best, spent = min(best, elapsed), spent + elapsed
+    return 2 * side**3 / best
+
+
+def _timed_product(a: torch.Tensor) -> float:
+    _wait(a.device)
+    began = time.perf_counter()
+    _ = a @ a
+    _wait(a.device)
+    return time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def describe_machine(plan: Plan) -> dict[str, Any]:
+    """Return what of the machine may change the bits or the speed of a run."""
+    device = plan.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": str(device),
+        "device_name": name,
+        "precision": "bf16" if plan.autocast else "fp32",
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line for line in file if line.startswith("model name")]
+    except OSError:
+        lines = []
+    return lines[0].partition(":")[2].strip() if lines else platform.processor()

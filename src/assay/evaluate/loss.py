@@ -1,0 +1,76 @@
+"""Loss on a fixed set of windows, in nats, perplexity and bits per byte.
+
+Shapes: N windows, T tokens of context; a window holds T + 1 tokens.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
+
+from assay.nn.model import GPT
+
+_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Mean loss over the targets of an evaluation.
+
+    Attributes:
+        loss_nats: Mean cross-entropy per token.
+        tokens: Targets.
+        text_bytes: Bytes of text the targets stand for; special tokens stand for none.
+    """
+
+    loss_nats: float
+    tokens: int
+    text_bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        """Exp of the loss per token; inf where that overflows."""
+        return math.exp(self.loss_nats) if self.loss_nats < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Loss in bits over the bytes of text: comparable between tokenizers."""
+        return self.loss_nats * self.tokens / math.log(2) / max(1, self.text_bytes)
+
+
+def evaluate(
+    model: GPT,
+    windows: Int[Tensor, "N T1"],
+    byte_lengths: np.ndarray,
+    precision: Callable[[], AbstractContextManager[object]],
+) -> Evaluation:
+    """Return the loss of `model` over every target of `windows`; the model's mode is restored.
+
+    Args:
+        model: In any mode; evaluated without dropout.
+        windows: Token ids; each position but the last predicts the next.
+        byte_lengths: Bytes of text of every token id.
+        precision: Makes the context in which a forward pass runs.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.embed.weight.device
+    total = torch.zeros((), dtype=torch.float64)
+    size = max(1, _BATCH_TOKENS // windows.shape[1])
+    with torch.inference_mode():
+        for batch in windows.split(size):
+            tokens = batch.to(device)
+            with precision():
+                logits = model(tokens[:, :-1]).float().flatten(0, 1)
+            losses = F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
+            total += losses.double().sum().cpu()
+    model.train(was_training)
+    targets = windows[:, 1:]
+    text_bytes = int(byte_lengths[targets.numpy()].sum())
+    return Evaluation(float(total) / targets.numel(), targets.numel(), text_bytes)

@@ -1,0 +1,163 @@
+"""How a layer joins its mixer and its MLP: the `block` field of `ModelConfig`.
+
+Shapes: B batch, T tokens, D model width. Every block holds `mixer_norm`, `mixer`, `mlp_norm`, `mlp`
+(the first two only where tokens are mixed), so a weight has one name whatever the order.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from jaxtyping import Float
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from assay.nn.cache import LayerCache
+from assay.nn.mixer import Context
+from assay.schema import Config, kind_alone
+from assay.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a block is made of.
+
+    Attributes:
+        norm: Makes one normalisation.
+        mixer: Attention, or None.
+        mlp: The feed-forward layer.
+        dropout: Probability with which a channel of a branch is zeroed in training.
+    """
+
+    norm: Callable[[], nn.Module]
+    mixer: nn.Module | None
+    mlp: nn.Module
+    dropout: float
+
+
+class Block(nn.Module):
+    """The parts of a layer; a variant is one subclass that says how they are joined."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.mixer_norm = parts.norm() if parts.mixer is not None else None
+        self.mixer = parts.mixer
+        self.mlp_norm = parts.norm()
+        self.mlp = parts.mlp
+        self.dropout = nn.Dropout(parts.dropout)
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Return the next state of every token."""
+
+
+class PreBlock(Block):
+    """x + mixer(norm(x)), then x + mlp(norm(x))."""
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Normalise what enters each branch; the residual stream itself is never normalised."""
+        if self.mixer is not None and self.mixer_norm is not None:
+            x = x + self.dropout(self.mixer(self.mixer_norm(x), context, cache))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class PostBlock(Block):
+    """norm(x + mixer(x)), then norm(x + mlp(x))."""
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Normalise each sum."""
+        if self.mixer is not None and self.mixer_norm is not None:
+            x = self.mixer_norm(x + self.dropout(self.mixer(x, context, cache)))
+        return self.mlp_norm(x + self.dropout(self.mlp(x)))
+
+
+class ParallelBlock(Block):
+    """x + mixer(norm(x)) + mlp(norm'(x)), both reading the same x."""
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Add both branches at once."""
+        assert self.mixer is not None
+        assert self.mixer_norm is not None  # the config refuses a parallel block without a mixer
+        mixed = self.dropout(self.mixer(self.mixer_norm(x), context, cache))
+        return x + mixed + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class PlainBlock(Block):
+    """norm(mixer(x)), then norm(mlp(x)): no residual stream."""
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Replace x by each branch in turn."""
+        if self.mixer is not None and self.mixer_norm is not None:
+            x = self.mixer_norm(self.dropout(self.mixer(x, context, cache)))
+        return self.mlp_norm(self.dropout(self.mlp(x)))
+
+
+class PreConfig(Config):
+    """Pre-norm: the order of GPT-2 and of nearly everything after it."""
+
+    kind: Literal["pre"] = "pre"
+    embed_norm: ClassVar[bool] = False
+    final_norm: ClassVar[bool] = True
+    source: ClassVar[Source] = Source("Xiong et al. 2020", "arXiv:2002.04745", "fig. 1b")
+
+    def build(self, parts: Parts) -> Block:
+        """Return a `PreBlock`."""
+        return PreBlock(parts)
+
+
+class PostConfig(Config):
+    """Post-norm: the order of the first transformer and of GPT-1; no norm after the last block."""
+
+    kind: Literal["post"] = "post"
+    embed_norm: ClassVar[bool] = False
+    final_norm: ClassVar[bool] = False
+    source: ClassVar[Source] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.1")
+
+    def build(self, parts: Parts) -> Block:
+        """Return a `PostBlock`."""
+        return PostBlock(parts)
+
+
+class ParallelConfig(Config):
+    """Attention and MLP side by side, each with its own norm, as in GPT-NeoX."""
+
+    kind: Literal["parallel"] = "parallel"
+    embed_norm: ClassVar[bool] = False
+    final_norm: ClassVar[bool] = True
+    source: ClassVar[Source] = Source("Black et al. 2022", "arXiv:2204.06745", "sec. 2.1")
+
+    def build(self, parts: Parts) -> Block:
+        """Return a `ParallelBlock`."""
+        return ParallelBlock(parts)
+
+
+class PlainConfig(Config):
+    """No residual: a norm after the embeddings and after every layer, as in algorithm 1."""
+
+    kind: Literal["plain"] = "plain"
+    embed_norm: ClassVar[bool] = True
+    final_norm: ClassVar[bool] = False
+    source: ClassVar[Source] = Source("the article", "docs/article.md", "algorithm 1")
+
+    def build(self, parts: Parts) -> Block:
+        """Return a `PlainBlock`."""
+        return PlainBlock(parts)
+
+
+BLOCKS = (PreConfig, PostConfig, ParallelConfig, PlainConfig)
+BlockConfig = Annotated[
+    PreConfig | PostConfig | ParallelConfig | PlainConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
+]

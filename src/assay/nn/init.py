@@ -1,0 +1,172 @@
+"""Initial weights: the `init` field of `ModelConfig`.
+
+Every parameter is drawn from its own generator, seeded from (seed, name). So its value does not
+depend on the order of drawing, on sharding, or on which other parameters the model has: two arms of
+an ablation start from equal weights wherever they share a parameter's name and shape.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, PositiveFloat
+from torch import Tensor, nn
+
+from assay.schema import Config, kind_alone
+from assay.source import Source
+
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+_PACKED = ("q_proj", "k_proj", "v_proj")
+_INTO_RESIDUAL = ("out_proj", "down")
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One matrix to fill.
+
+    Attributes:
+        layer: Name of the layer that holds it, such as `q_proj`, `down`, `embed` or `table`.
+        shape: (rows, columns) as stored: out × in, or vocabulary × width.
+        n_layers: Depth of the model.
+        packed_rows: For a query, key or value matrix, the rows of all three together.
+    """
+
+    layer: str
+    shape: tuple[int, int]
+    n_layers: int
+    packed_rows: int
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is looked up by row rather than multiplied with."""
+        return self.layer in ("embed", "table")
+
+
+class GaussianConfig(Config):
+    """All matrices and tables from N(0, std²), biases 0."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    std: PositiveFloat = 0.02
+    """Standard deviation."""
+    source: ClassVar[Source] = Source("the article", "docs/article.md", "section 3.2")
+
+    def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
+        """Return the values of one matrix, float32 on the CPU."""
+        return _normal(slot.shape, self.std, generator)
+
+    def bias_bound(self, layer: str, fan_in: int) -> float:
+        """Return the half-width of the uniform distribution of biases."""
+        return 0.0
+
+
+class GPT2InitConfig(Config):
+    """N(0, std²), and N(0, std²/2L) for the two matrices of a layer that write to the residual."""
+
+    kind: Literal["gpt2"] = "gpt2"
+    std: PositiveFloat = 0.02
+    """Standard deviation of all but the matrices that write to the residual stream."""
+    source: ClassVar[Source] = Source("Radford et al. 2019", "GPT-2 report", "sec. 2.3")
+
+    def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
+        """Return the values of one matrix, float32 on the CPU."""
+        damping = math.sqrt(2 * slot.n_layers) if slot.layer in _INTO_RESIDUAL else 1.0
+        return _normal(slot.shape, self.std / damping, generator)
+
+    def bias_bound(self, layer: str, fan_in: int) -> float:
+        """Return the half-width of the uniform distribution of biases."""
+        return 0.0
+
+
+class XavierConfig(Config):
+    """Uniform on ±√(6 / (rows + columns)) for matrices and tables alike, biases 0."""
+
+    kind: Literal["xavier"] = "xavier"
+    source: ClassVar[Source] = Source("Glorot & Bengio 2010", "AISTATS 9:249-256", "eq. 16")
+
+    def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
+        """Return the values of one matrix, float32 on the CPU."""
+        return _uniform(slot.shape, math.sqrt(6 / sum(slot.shape)), generator)
+
+    def bias_bound(self, layer: str, fan_in: int) -> float:
+        """Return the half-width of the uniform distribution of biases."""
+        return 0.0
+
+
+class TorchConfig(Config):
+    """What PyTorch's constructors draw: the article's appendix as written.
+
+    Tables N(0, 1); linear layers and their biases uniform on ±1/√columns; in attention, as in
+    `nn.MultiheadAttention`, Xavier over the packed query, key and value matrix, and no biases.
+    """
+
+    kind: Literal["torch"] = "torch"
+    source: ClassVar[Source] = Source("the article", "docs/article.md", "appendix A.3")
+
+    def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
+        """Return the values of one matrix, float32 on the CPU."""
+        if slot.is_table:
+            return _normal(slot.shape, 1.0, generator)
+        if slot.layer in _PACKED:
+            return _uniform(
+                slot.shape, math.sqrt(6 / (slot.packed_rows + slot.shape[1])), generator
+            )
+        return _uniform(slot.shape, 1 / math.sqrt(slot.shape[1]), generator)
+
+    def bias_bound(self, layer: str, fan_in: int) -> float:
+        """Return the half-width of the uniform distribution of biases."""
+        return 0.0 if layer in _ATTENTION else 1 / math.sqrt(fan_in)
+
+
+INITS = (GaussianConfig, GPT2InitConfig, XavierConfig, TorchConfig)
+InitConfig = Annotated[
+    GaussianConfig | GPT2InitConfig | XavierConfig | TorchConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
+]
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, init: InitConfig, *, n_layers: int, seed: int) -> None:
+    """Fill every parameter of `model`; norms start as the identity."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(_initial(model, name, init, n_layers, _generator(seed, name)))
+
+
+def stream_seed(seed: int, name: str) -> int:
+    """Return the seed of the named stream of random numbers: 63 bits of SHA-256(seed/name)."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(seed, name))
+
+
+def _initial(
+    model: nn.Module, name: str, init: InitConfig, n_layers: int, generator: torch.Generator
+) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    module, layer = model.get_submodule(owner), owner.rpartition(".")[2]
+    if not isinstance(module, nn.Linear | nn.Embedding):  # a norm
+        fill = torch.ones if leaf == "weight" else torch.zeros
+        return fill(module.get_parameter(leaf).shape)
+    weight = module.weight
+    if leaf == "bias":
+        bound = init.bias_bound(layer, weight.shape[1])
+        return _uniform((weight.shape[0],), bound, generator)
+    packed = 0
+    if layer in _PACKED:
+        attention = model.get_submodule(owner.rpartition(".")[0])
+        packed = sum(attention.get_parameter(f"{part}.weight").shape[0] for part in _PACKED)
+    shape = (weight.shape[0], weight.shape[1])
+    return init.draw(Slot(layer, shape, n_layers, packed), generator)
+
+
+def _normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator) * std
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    return (2 * torch.rand(shape, generator=generator) - 1) * bound

@@ -1,0 +1,171 @@
+"""What moves information between tokens: the `mixer` field of `ModelConfig`.
+
+Shapes: B batch, T tokens, Tk tokens held by the cache and T new ones, D model width, H query heads,
+G key and value heads, K width of one head.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pydantic import BeforeValidator, Field, PositiveInt
+from torch import Tensor, nn
+
+from assay.nn.cache import LayerCache
+from assay.nn.norm import RMSNorm
+from assay.nn.position import Rotation
+from assay.schema import Config, kind_alone
+from assay.source import Source
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all layers of one forward pass share.
+
+    Attributes:
+        rotation: How to turn queries and keys, or None.
+        mask: Added to the scores (float) or true where a key may be seen (bool); None stands for
+            the plain causal mask if `is_causal`, else for no mask.
+        is_causal: Whether query t sees keys 0 ... t of equally many keys.
+    """
+
+    rotation: Rotation | None
+    mask: Float[Tensor, "#B #H T Tk"] | Bool[Tensor, "#B #H T Tk"] | None
+    is_causal: bool
+
+
+class Attention(nn.Module):
+    r"""Scaled dot-product attention over H heads that share G keys and values.
+
+    $$\mathrm{out}_h = \mathrm{softmax}(Q_h K_{g(h)}^T / \sqrt{K} + M) V_{g(h)}$$
+
+    Normalised queries and keys take an RMS norm per head with a learned scale, as Qwen 3 does.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; Ainslie et al. 2023, arXiv:2305.13245, for
+    G < H; Henry et al. 2020, arXiv:2010.04245, for normalised queries and keys.
+    """
+
+    def __init__(self, d_model: int, config: "AttentionConfig", *, bias: bool) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads = config.n_heads, config.kv_heads
+        self.dropout = config.dropout
+        d_head = d_model // config.n_heads
+        d_kv = d_head * config.kv_heads
+        self.q_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.k_proj = nn.Linear(d_model, d_kv, bias=bias)
+        self.v_proj = nn.Linear(d_model, d_kv, bias=bias)
+        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.q_norm = RMSNorm(d_head, eps=1e-6) if config.qk_norm else None
+        self.k_norm = RMSNorm(d_head, eps=1e-6) if config.qk_norm else None
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Mix the tokens of `x` with each other and with those in `cache`, which takes them in."""
+        q = self._heads(self.q_proj(x), self.q_norm, context.rotation)
+        k = self._heads(self.k_proj(x), self.k_norm, context.rotation)
+        v = self._heads(self.v_proj(x), None, None)
+        k = k.to(v.dtype)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        dropout = self.dropout if self.training else 0.0
+        mixed = attend(q.to(v.dtype), k, v, context, dropout=dropout)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(
+        self, x: Float[Tensor, "B T C"], norm: nn.Module | None, rotation: Rotation | None
+    ) -> Float[Tensor, "B H T K"]:
+        d_head = self.q_proj.out_features // self.n_heads
+        heads = x.view(*x.shape[:2], -1, d_head).transpose(1, 2)
+        heads = heads if norm is None else norm(heads)
+        return heads if rotation is None else rotation(heads)
+
+
+def attend(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B G Tk K"],
+    v: Float[Tensor, "B G Tk K"],
+    context: Context,
+    *,
+    dropout: float = 0.0,
+) -> Float[Tensor, "B H T K"]:
+    """Return the attention output; query head h reads key and value head h // (H / G)."""
+    if (group := q.shape[1] // k.shape[1]) > 1:
+        k, v = (t.repeat_interleave(group, dim=1) for t in (k, v))
+    mask = context.mask
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(q.dtype)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=context.is_causal
+    )
+
+
+class NoMixerConfig(Config):
+    """No mixing: each token sees itself and its position alone (the article's algorithm 1)."""
+
+    kind: Literal["none"] = "none"
+    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "algorithm 1")
+
+    @property
+    def n_heads(self) -> int:
+        """No heads."""
+        return 0
+
+    @property
+    def window(self) -> int | None:
+        """Nothing is looked back at."""
+        return None
+
+    def check(self, d_model: int) -> None:
+        """Accept every width."""
+
+    def build(self, d_model: int, *, bias: bool) -> Attention | None:
+        """Return nothing."""
+        return None
+
+
+class AttentionConfig(Config):
+    """Causal self-attention."""
+
+    kind: Literal["attention"] = "attention"
+    n_heads: PositiveInt = 4
+    """H, query heads; divides `model.d_model`."""
+    n_kv_heads: PositiveInt | None = None
+    """G, key and value heads; divides `n_heads`. Null: as many as `n_heads`."""
+    window: PositiveInt | None = None
+    """Tokens a query sees, itself included, in each layer. Null: all before it."""
+    qk_norm: bool = False
+    """Whether queries and keys are RMS-normalised per head before they are turned."""
+    dropout: Probability = 0.0
+    """Probability with which an attention weight is zeroed in training."""
+    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 1")
+
+    @property
+    def kv_heads(self) -> int:
+        """G, resolved."""
+        return self.n_kv_heads or self.n_heads
+
+    def check(self, d_model: int) -> None:
+        """Raise ValueError unless heads divide the width, and groups the heads."""
+        if d_model % self.n_heads:
+            raise ValueError(
+                f"mixer.n_heads: {self.n_heads} found; expected a divisor of d_model = {d_model}."
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"mixer.n_kv_heads: {self.kv_heads} found; expected a divisor of "
+                f"mixer.n_heads = {self.n_heads}."
+            )
+
+    def build(self, d_model: int, *, bias: bool) -> Attention | None:
+        """Return an `Attention` of width `d_model`."""
+        return Attention(d_model, self, bias=bias)
+
+
+MIXERS = (NoMixerConfig, AttentionConfig)
+MixerConfig = Annotated[
+    NoMixerConfig | AttentionConfig, Field(discriminator="kind"), BeforeValidator(kind_alone)
+]

@@ -1,0 +1,176 @@
+"""The feed-forward layer: the `mlp` field of `ModelConfig`.
+
+Shapes: `...` any leading dimensions, D the model width, F the inner width `d_ff`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import BeforeValidator, Field, PositiveInt
+from torch import Tensor, nn
+
+from assay.schema import Config, kind_alone
+from assay.source import Source
+
+Activation = Callable[[Tensor], Tensor]
+
+
+class MLP(nn.Module):
+    r"""Two layers: $\mathrm{down}(a(\mathrm{up}(x)))$."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: Activation, *, bias: bool) -> None:
+        super().__init__()
+        self.activation = activation
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Map each token by itself."""
+        return self.down(self.activation(self.up(x)))
+
+
+class GatedMLP(nn.Module):
+    r"""Three layers: $\mathrm{down}(a(\mathrm{gate}(x)) \odot \mathrm{up}(x))$."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: Activation, *, bias: bool) -> None:
+        super().__init__()
+        self.activation = activation
+        self.gate = nn.Linear(d_model, d_ff, bias=bias)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Map each token by itself."""
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+def gelu_tanh(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    """GELU by its tanh formula.
+
+    Source: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2.
+    """
+    return F.gelu(x, approximate="tanh")
+
+
+def relu2(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    """Square of the positive part.
+
+    Source: So et al. 2021, arXiv:2109.08668, section 3.2.
+    """
+    return F.relu(x).square()
+
+
+def plain_width(d_model: int) -> int:
+    """Return 4 D, the inner width of the original transformer."""
+    return 4 * d_model
+
+
+def gated_width(d_model: int) -> int:
+    """Return 8/3 D rounded up to a multiple of 8: the parameters of a plain layer of 4 D.
+
+    Source: Shazeer 2020, arXiv:2002.05202, section 2.
+    """
+    return 8 * -(-d_model // 3)
+
+
+class GELUConfig(Config):
+    """Gaussian error linear unit, exact or by the tanh formula that GPT-2 uses."""
+
+    kind: Literal["gelu"] = "gelu"
+    d_ff: PositiveInt | None = None
+    """Inner width. Null: 4 d_model."""
+    approximate: Literal["none", "tanh"] = "none"
+    """`none` is x Φ(x) exactly; `tanh` its approximation."""
+    gated: ClassVar[bool] = False
+    source: ClassVar[Source] = Source("Hendrycks & Gimpel 2016", "arXiv:1606.08415", "sec. 2")
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width."""
+        return self.d_ff or plain_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return an `MLP`."""
+        activation = F.gelu if self.approximate == "none" else gelu_tanh
+        return MLP(d_model, self.width(d_model), activation, bias=bias)
+
+
+class ReLUConfig(Config):
+    """Rectified linear unit."""
+
+    kind: Literal["relu"] = "relu"
+    d_ff: PositiveInt | None = None
+    """Inner width. Null: 4 d_model."""
+    gated: ClassVar[bool] = False
+    source: ClassVar[Source] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 2")
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width."""
+        return self.d_ff or plain_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return an `MLP`."""
+        return MLP(d_model, self.width(d_model), F.relu, bias=bias)
+
+
+class ReLU2Config(Config):
+    """Square of the rectified linear unit."""
+
+    kind: Literal["relu2"] = "relu2"
+    d_ff: PositiveInt | None = None
+    """Inner width. Null: 4 d_model."""
+    gated: ClassVar[bool] = False
+    source: ClassVar[Source] = Source("So et al. 2021", "arXiv:2109.08668", "sec. 3.2")
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width."""
+        return self.d_ff or plain_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return an `MLP`."""
+        return MLP(d_model, self.width(d_model), relu2, bias=bias)
+
+
+class SwiGLUConfig(Config):
+    """A linear layer gated by SiLU."""
+
+    kind: Literal["swiglu"] = "swiglu"
+    d_ff: PositiveInt | None = None
+    """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
+    gated: ClassVar[bool] = True
+    source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width."""
+        return self.d_ff or gated_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return a `GatedMLP`."""
+        return GatedMLP(d_model, self.width(d_model), F.silu, bias=bias)
+
+
+class GeGLUConfig(Config):
+    """A linear layer gated by GELU."""
+
+    kind: Literal["geglu"] = "geglu"
+    d_ff: PositiveInt | None = None
+    """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
+    gated: ClassVar[bool] = True
+    source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width."""
+        return self.d_ff or gated_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return a `GatedMLP`."""
+        return GatedMLP(d_model, self.width(d_model), F.gelu, bias=bias)
+
+
+MLPS = (GELUConfig, ReLUConfig, ReLU2Config, SwiGLUConfig, GeGLUConfig)
+MLPConfig = Annotated[
+    GELUConfig | ReLUConfig | ReLU2Config | SwiGLUConfig | GeGLUConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
+]

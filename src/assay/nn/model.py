@@ -1,0 +1,223 @@
+"""The model: `ModelConfig`, in which every architecture choice is one field, and `GPT`.
+
+Shapes: B batch, T new tokens, D model width, V vocabulary, H heads.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from assay.errors import ConfigError
+from assay.nn.block import BlockConfig, Parts, PreConfig
+from assay.nn.cache import KVCache
+from assay.nn.head import LogitScale, logit_factor, unembed
+from assay.nn.init import GPT2InitConfig, InitConfig, initialise
+from assay.nn.mixer import AttentionConfig, Context, MixerConfig, Probability
+from assay.nn.mlp import MLPConfig, SwiGLUConfig
+from assay.nn.norm import NormConfig, RMSNormConfig
+from assay.nn.position import PositionConfig, RopeConfig
+from assay.schema import Config
+
+
+class ModelConfig(Config):
+    """The architecture. Every choice is one field; every field has one owner."""
+
+    vocab_size: PositiveInt | None = None
+    """V, in tokens. Null: the tokenizer's, when training."""
+    max_seq_len: PositiveInt = 256
+    """In tokens: length of a learned position table, bound of the context when generating."""
+    d_model: PositiveInt = 128
+    """D, the width of the residual stream."""
+    n_layers: PositiveInt = 4
+    """Blocks."""
+    position: PositionConfig = RopeConfig()
+    """How tokens know where they are."""
+    norm: NormConfig = RMSNormConfig()
+    """What normalises activations."""
+    block: BlockConfig = PreConfig()
+    """How a layer joins its mixer and its MLP."""
+    mixer: MixerConfig = AttentionConfig()
+    """What moves information between tokens."""
+    mlp: MLPConfig = SwiGLUConfig()
+    """What works on each token by itself."""
+    tie_embeddings: bool = True
+    """Whether the output matrix is the token embedding."""
+    logit_scale: LogitScale = "none"
+    """Factor of the logits: none, inv_sqrt_d (1/√D) or a number."""
+    soft_cap: PositiveFloat | None = None
+    """c of c·tanh(logits / c). Null: no cap."""
+    bias: bool = False
+    """Whether the linear layers of mixer and MLP have biases."""
+    dropout: Probability = 0.0
+    """Probability with which a channel of the embedding or of a branch is zeroed in training."""
+    init: InitConfig = GPT2InitConfig()
+    """How weights start."""
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> "ModelConfig":
+        self.mixer.check(self.d_model)
+        self.position.check(d_model=self.d_model, n_heads=self.mixer.n_heads)
+        if self.block.kind == "parallel" and self.mixer.kind == "none":
+            raise ValueError(
+                "block: parallel joins a mixer and an MLP, and there is no mixer with mixer=none. "
+                "Choose pre, which is the same without a mixer."
+            )
+        return self
+
+    @property
+    def vocab(self) -> int:
+        """V, known.
+
+        Raises:
+            ConfigError: If `vocab_size` was left to a tokenizer.
+        """
+        if self.vocab_size is None:
+            raise ConfigError(
+                "model.vocab_size: null found; expected the number of tokens, since no tokenizer "
+                "is at hand to tell it. Set it, such as model.vocab_size=50257."
+            )
+        return self.vocab_size
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer, or what is left of it when pieces are switched off.
+
+    Parameters are named `embed`, `position`, `embed_norm`, `blocks.i.{mixer_norm, mixer, mlp_norm,
+    mlp}`, `final_norm`, `unembed`. Tied means no `unembed`: one Parameter, used twice.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        d_model, block = config.d_model, config.block
+        self.embed = nn.Embedding(config.vocab, d_model)
+        self.position = config.position.build(
+            d_model=d_model, n_heads=config.mixer.n_heads, max_seq_len=config.max_seq_len
+        )
+        self.embed_norm = config.norm.build(d_model) if block.embed_norm else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(block.build(_parts(config)) for _ in range(config.n_layers))
+        self.final_norm = config.norm.build(d_model) if block.final_norm else None
+        tied = config.tie_embeddings
+        self.unembed = None if tied else nn.Linear(d_model, config.vocab, bias=False)
+
+    @classmethod
+    def create(
+        cls, config: ModelConfig, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> "GPT":
+        """Build on the meta device, take memory on `device`, draw the weights from `seed`."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.to_empty(device=device)
+        initialise(model, config.init, n_layers=config.n_layers, seed=seed)
+        return model
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        cache: KVCache | None = None,
+        padding: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Return the logits of the token after each of `tokens`; see `features`."""
+        return self.logits(self.features(tokens, cache, padding))
+
+    def features(
+        self,
+        tokens: Int[Tensor, "B T"],
+        cache: KVCache | None = None,
+        padding: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Return the last hidden state of each token, normalised as the block asks.
+
+        Args:
+            tokens: Ids; with a cache, those that come after what it holds.
+            cache: Keys and values of earlier tokens; takes in the new ones.
+            padding: How many tokens at the start of each row (of the first call, with a cache) are
+                filling to make rows equally long. They are never attended to; their own features
+                mean nothing.
+
+        Raises:
+            ConfigError: If a learned position table is too short.
+        """
+        start = cache.length if cache is not None else 0
+        columns = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        positions = columns[None] if padding is None else columns - padding[:, None]
+        positions = positions.clamp_min(0)
+        self._check_length(start + tokens.shape[1])
+        x = self.dropout(self.position.embed(self.embed(tokens), positions))
+        x = x if self.embed_norm is None else self.embed_norm(x)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        context = Context(
+            self.position.rotation(positions, wide), *self._mask(columns, start, padding, wide)
+        )
+        for index, block in enumerate(self.blocks):
+            x = block(x, context, cache.layers[index] if cache is not None else None)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def logits(self, features: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Multiply with the output matrix, scale and cap."""
+        weight = self.embed.weight if self.unembed is None else self.unembed.weight
+        factor = logit_factor(self.config.logit_scale, self.config.d_model)
+        return unembed(features, weight, factor=factor, soft_cap=self.config.soft_cap)
+
+    def new_cache(self) -> KVCache:
+        """Return an empty cache for this model."""
+        return KVCache.empty(self.config.n_layers, window=self.config.mixer.window)
+
+    def _check_length(self, length: int) -> None:
+        limit = self.config.max_seq_len
+        if self.config.position.kind == "learned" and length > limit:
+            raise ConfigError(
+                f"model.max_seq_len: the table of learned positions ends at {limit} tokens; found "
+                f"{length}. Shorten the text or train with a larger max_seq_len."
+            )
+
+    def _mask(
+        self,
+        columns: Int[Tensor, " T"],
+        start: int,
+        padding: Int[Tensor, " B"] | None,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor | None, bool]:
+        """Return `mask` and `is_causal` of `Context`; no mask is made where none is needed."""
+        window, n_new = self.config.mixer.window, columns.shape[0]
+        held = start if window is None else min(start, window - 1)
+        keys = torch.arange(start - held, start + n_new, device=columns.device)
+        bias = self.position.score_bias(columns, keys, dtype)
+        all_near = window is None or keys.shape[0] <= window
+        if bias is None and padding is None and all_near and (n_new == 1 or held == 0):
+            return None, n_new > 1
+        visible = causal_mask(columns, keys, window=window, padding=padding)
+        return (visible if bias is None else bias.masked_fill(~visible, -torch.inf)), False
+
+
+def causal_mask(
+    columns: Int[Tensor, " T"],
+    keys: Int[Tensor, " Tk"],
+    *,
+    window: int | None,
+    padding: Int[Tensor, " B"] | None,
+) -> Bool[Tensor, "P 1 T Tk"]:
+    """Return which key columns each query column sees: no later one, none outside the window.
+
+    Padding is seen by itself alone, so that no row of scores is empty and no NaN arises.
+    """
+    distance = columns[:, None] - keys[None, :]
+    visible = (distance >= 0)[None]
+    if window is not None:
+        visible = visible & (distance < window)
+    if padding is not None:
+        visible = visible & ((keys >= padding[:, None])[:, None] | (distance == 0))
+    return visible[:, None]
+
+
+def _parts(config: ModelConfig) -> Parts:
+    return Parts(
+        norm=lambda: config.norm.build(config.d_model),
+        mixer=config.mixer.build(config.d_model, bias=config.bias),
+        mlp=config.mlp.build(config.d_model, bias=config.bias),
+        dropout=config.dropout,
+    )

@@ -1,0 +1,247 @@
+"""Position information: the `position` field of `ModelConfig`.
+
+Shapes: B batch, H heads, T tokens, Tq query and Tk key tokens, D model width, K width of one head.
+Positions are counted in tokens from the start of the sequence, so a cached step passes its true
+position and needs no offset; `B` is 1 where all rows of a batch share their positions.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BeforeValidator, Field, PositiveFloat
+from torch import Tensor, nn
+
+from assay.schema import Config, kind_alone
+from assay.source import Source
+
+_SINUSOID_BASE = 10_000.0  # Vaswani et al. 2017, section 3.5
+
+
+class Position(nn.Module):
+    """No position information, and the three places where a variant may add some.
+
+    A variant is one subclass that overrides exactly one of the three methods. There is no second
+    level: to change a variant a little, write another.
+    """
+
+    def embed(
+        self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "P T"]
+    ) -> Float[Tensor, "B T D"]:
+        """Add position vectors to the token embeddings; P is 1 or B."""
+        return x
+
+    def rotation(self, positions: Int[Tensor, "P T"], dtype: torch.dtype) -> "Rotation | None":
+        """Return by which angles queries and keys at these positions are turned."""
+        return None
+
+    def score_bias(
+        self, q_positions: Int[Tensor, " Tq"], k_positions: Int[Tensor, " Tk"], dtype: torch.dtype
+    ) -> Float[Tensor, "H Tq Tk"] | None:
+        """Return what is added to the attention scores before the softmax."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """The angles of one forward pass, computed once and shared by all layers.
+
+    Attributes:
+        cos: Cosines; R = rotated channels / 2.
+        sin: Sines.
+    """
+
+    cos: Float[Tensor, "P 1 T R"]
+    sin: Float[Tensor, "P 1 T R"]
+
+    def __call__(self, q_or_k: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
+        """Turn channel pairs (i, i + R) of each head in the dtype of the angles; keep the rest."""
+        width = 2 * self.cos.shape[-1]
+        x, y = q_or_k[..., :width].to(self.cos.dtype).chunk(2, dim=-1)
+        turned = torch.cat((x * self.cos - y * self.sin, x * self.sin + y * self.cos), dim=-1)
+        turned = turned.to(q_or_k.dtype)
+        return turned if width == q_or_k.shape[-1] else torch.cat((turned, q_or_k[..., width:]), -1)
+
+
+class Learned(Position):
+    """A table of one vector per position, added to the token embeddings; it ends at its length."""
+
+    def __init__(self, d_model: int, *, max_seq_len: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(max_seq_len, d_model)
+
+    def embed(
+        self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "P T"]
+    ) -> Float[Tensor, "B T D"]:
+        """Add row `positions` of the table."""
+        return x + self.table(positions)
+
+
+class Sinusoidal(Position):
+    """Sines in the even channels and cosines in the odd ones, added to the token embeddings."""
+
+    def embed(
+        self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "P T"]
+    ) -> Float[Tensor, "B T D"]:
+        """Add unit-amplitude waves; computed for the positions at hand, so there is no table."""
+        d_model = x.shape[-1]
+        angles = _angles(positions, width=d_model, base=_SINUSOID_BASE)
+        waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :d_model]
+        return x + waves.to(x.dtype)
+
+
+class Rope(Position):
+    """Rotary embedding: channel pair i of each head turns by `position * theta**(-2i/width)`.
+
+    The pairs are (i, i + width/2), the layout of GPT-NeoX and of Hugging Face's Llama, not the
+    interleaved (2i, 2i + 1) of the paper; the two differ by a fixed permutation of the channels.
+    Angles are computed on every forward pass, in float64: there is no table to outgrow in
+    extrapolation, to round to bfloat16 with the weights, or to lose on the meta device.
+    """
+
+    def __init__(self, width: int, *, theta: float) -> None:
+        super().__init__()
+        self.width = width
+        self.theta = theta
+
+    def rotation(self, positions: Int[Tensor, "P T"], dtype: torch.dtype) -> Rotation | None:
+        """Return cosines and sines of `width / 2` angles for each position, in `dtype`."""
+        angles = _angles(positions, width=self.width, base=self.theta)[:, None]
+        return Rotation(angles.cos().to(dtype), angles.sin().to(dtype))
+
+
+class Alibi(Position):
+    """A penalty on each score, linear in the distance from query to key, steeper in some heads."""
+
+    def __init__(self, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+
+    def score_bias(
+        self, q_positions: Int[Tensor, " Tq"], k_positions: Int[Tensor, " Tk"], dtype: torch.dtype
+    ) -> Float[Tensor, "H Tq Tk"] | None:
+        """Return `-slope * (query - key)`; future keys are left to the causal mask."""
+        slopes = alibi_slopes(self.n_heads).to(dtype)  # score per token of distance
+        distance = q_positions[:, None] - k_positions[None, :]
+        return -slopes.to(distance.device)[:, None, None] * distance
+
+
+def alibi_slopes(n_heads: int) -> Float[Tensor, " H"]:
+    """Return 2^(-8/n), 2^(-16/n), ... for n heads, in float64; other n than 2^i interpolate.
+
+    >>> alibi_slopes(2).tolist()
+    [0.0625, 0.00390625]
+    """
+    n = 2 ** int(math.log2(n_heads))
+    exact = [2 ** (-8 * i / n) for i in range(1, n + 1)]
+    between = [2 ** (-4 * i / n) for i in range(1, 2 * (n_heads - n), 2)]
+    return torch.tensor(exact + between, dtype=torch.float64)
+
+
+def _angles(positions: Int[Tensor, "P T"], *, width: int, base: float) -> Float[Tensor, "P T R"]:
+    """Return `position * base**(-2i/width)` in radians for i = 0 ... ceil(width/2) - 1."""
+    wide = torch.float32 if positions.device.type == "mps" else torch.float64
+    exponent = torch.arange(0, width, 2, device=positions.device, dtype=wide) / width
+    return positions[..., None].to(wide) * base**-exponent
+
+
+def _needs_attention(what: str, n_heads: int) -> None:
+    if not n_heads:
+        raise ValueError(
+            f"position: {what} of attention, and there is none with mixer=none. Choose none, "
+            "learned or sinusoidal."
+        )
+
+
+class NoPositionConfig(Config):
+    """No position information; causality alone breaks the symmetry."""
+
+    kind: Literal["none"] = "none"
+    source: ClassVar[Source | None] = Source("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 2")
+
+    def check(self, *, d_model: int, n_heads: int) -> None:
+        """Accept every shape."""
+
+    def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
+        """Return the base, which adds nothing."""
+        return Position()
+
+
+class LearnedConfig(Config):
+    """One learned vector per position, up to `max_seq_len`."""
+
+    kind: Literal["learned"] = "learned"
+    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "section 2.1")
+
+    def check(self, *, d_model: int, n_heads: int) -> None:
+        """Accept every shape."""
+
+    def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
+        """Return a table of `max_seq_len` rows."""
+        return Learned(d_model, max_seq_len=max_seq_len)
+
+
+class SinusoidalConfig(Config):
+    """Fixed waves of geometrically growing length, of amplitude 1."""
+
+    kind: Literal["sinusoidal"] = "sinusoidal"
+    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.5")
+
+    def check(self, *, d_model: int, n_heads: int) -> None:
+        """Accept every shape."""
+
+    def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
+        """Return the waves, which hold no parameters."""
+        return Sinusoidal()
+
+
+class RopeConfig(Config):
+    """Rotary embedding."""
+
+    kind: Literal["rope"] = "rope"
+    theta: PositiveFloat = 10_000.0
+    """Base of the geometric series of wavelengths, 2π tokens to nearly 2π·theta tokens."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each head's channels that turns (GPT-NeoX: 0.25); rounded down to whole channels."""
+    source: ClassVar[Source | None] = Source("Su et al. 2021", "arXiv:2104.09864", "eq. 15")
+
+    def check(self, *, d_model: int, n_heads: int) -> None:
+        """Raise ValueError without attention, or if the channels to turn cannot be paired."""
+        _needs_attention("rope turns the queries and keys", n_heads)
+        d_head = d_model // n_heads
+        width = int(self.fraction * d_head)
+        if width % 2 or not width:
+            raise ValueError(
+                f"position: rope turns pairs of channels and needs an even number; found {width} "
+                f"(fraction {self.fraction} of heads {d_head} wide). Change d_model, mixer.n_heads "
+                "or position.fraction."
+            )
+
+    def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
+        """Return a `Rope` over `fraction` of each head."""
+        return Rope(int(self.fraction * (d_model // n_heads)), theta=self.theta)
+
+
+class AlibiConfig(Config):
+    """Attention with linear biases."""
+
+    kind: Literal["alibi"] = "alibi"
+    source: ClassVar[Source | None] = Source("Press et al. 2021", "arXiv:2108.12409", "sec. 3")
+
+    def check(self, *, d_model: int, n_heads: int) -> None:
+        """Raise ValueError if there is no attention to bias."""
+        _needs_attention("alibi biases the scores", n_heads)
+
+    def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
+        """Return an `Alibi` for `n_heads` heads."""
+        return Alibi(n_heads)
+
+
+POSITIONS = (NoPositionConfig, LearnedConfig, SinusoidalConfig, RopeConfig, AlibiConfig)
+PositionConfig = Annotated[
+    NoPositionConfig | LearnedConfig | SinusoidalConfig | RopeConfig | AlibiConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
+]

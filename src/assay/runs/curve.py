@@ -1,0 +1,54 @@
+"""The curve of a run as a figure."""
+
+import math
+from pathlib import Path
+
+from assay.runs.metrics import read_rows
+
+_SMOOTH = 0.9  # of an exponential mean over logged steps
+
+
+def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
+    """Draw `metrics.jsonl` of a run into `curve.png` and return its path.
+
+    The training loss is shown raw, and as an exponential mean; the validation loss as points; ln V,
+    the loss of a uniform guess, as a line.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    uniform_nats = math.log(vocab_size)
+    rows = list(read_rows(folder / "metrics.jsonl"))
+    train = [(r["step"], r["loss_nats"]) for r in rows if r["kind"] == "train"]
+    val = [(r["step"], r["val_loss_nats"]) for r in rows if r["kind"] == "eval"]
+    figure = Figure(figsize=(7.2, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.axhline(uniform_nats, color="0.6", linestyle=":", linewidth=1)
+    axes.annotate("ln V", (1, uniform_nats), xycoords=("axes fraction", "data"), color="0.4",
+                  ha="right", va="bottom", fontsize=9)  # fmt: skip
+    if train:
+        steps, losses = zip(*train, strict=True)
+        axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=1)
+        axes.plot(steps, _smoothed(losses), color="tab:blue", label="training, smoothed")
+    if val:
+        steps, losses = zip(*val, strict=True)
+        axes.plot(steps, losses, "o-", color="tab:orange", markersize=4, label="validation")
+    axes.set(xlabel="step", ylabel="loss in nats per token", title=title)
+    axes.grid(visible=True, alpha=0.25)
+    if train or val:
+        axes.legend(frameon=False)
+    path = folder / "curve.png"
+    figure.savefig(path)
+    return path
+
+
+def _smoothed(values: tuple[float, ...]) -> list[float]:
+    """Return exponential means, corrected for their start."""
+    out, mean, weight = [], 0.0, 0.0
+    for value in values:
+        if math.isfinite(value):
+            mean = _SMOOTH * mean + (1 - _SMOOTH) * value
+            weight = _SMOOTH * weight + (1 - _SMOOTH)
+        out.append(mean / weight if weight else math.nan)
+    return out

@@ -1,0 +1,95 @@
+"""What `manifest.json` records, and what of it must still hold when a run goes on."""
+
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from assay.config import RunConfig
+from assay.errors import DataError, RunError
+from assay.schema import config_hash
+
+_PACKAGES = ("assay", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
+_BITS_DEPEND_ON = ("device", "device_name", "precision", "threads", "cpu_capability")
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_manifest(
+    config: RunConfig, data: Mapping[str, Any], machine: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the manifest of a run that is about to start."""
+    return {
+        "status": "started",
+        "config_sha256": config_hash(config),
+        "data": dict(data),
+        "seed": config.train.seed,
+        "code": code_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "machine": dict(machine),
+        "started": now(),
+        "sessions": [],
+        "notes": [],
+    }
+
+
+def code_version() -> dict[str, Any]:
+    """Return the git commit of the source and whether it was changed; empty outside a checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return {}
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"git_commit": commit, "dirty": bool(_git(root, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
+
+
+def check_same_data(manifest: Mapping[str, Any], data: Mapping[str, Any], run: Path) -> None:
+    """Compare the hashes of text and tokenizer with those the run began with.
+
+    Raises:
+        DataError: If either differs, with both hashes.
+    """
+    for field, what in (("data_sha256", "text and split"), ("tokenizer_sha256", "tokenizer")):
+        began, found = manifest["data"][field], data[field]
+        if began != found:
+            raise DataError(
+                f"{run}: the {what} changed: SHA-256 {found[:16]}... found, {began[:16]}... when "
+                "the run began. Put the old text back, or start a new run on the new one."
+            )
+
+
+def check_same_machine(
+    manifest: Mapping[str, Any], machine: Mapping[str, Any], *, allow: bool
+) -> list[str]:
+    """Return what differs from where the run began and may change its bits.
+
+    Raises:
+        RunError: If anything differs and that is not allowed.
+    """
+    began = {**manifest["machine"], "torch": manifest["packages"]["torch"]}
+    found = {**machine, "torch": metadata.version("torch")}
+    changes = [
+        f"{name}: {began.get(name)} when the run began, {found[name]} now"
+        for name in (*_BITS_DEPEND_ON, "torch")
+        if began.get(name) != found[name]
+    ]
+    if changes and not allow:
+        raise RunError(
+            f"the run would not go on bit for bit here ({'; '.join(changes)}). Restore that, such "
+            "as by OMP_NUM_THREADS, or go on all the same with --anyway, which is recorded."
+        )
+    return changes

@@ -1,0 +1,257 @@
+"""A run: made from a config, trained, interrupted, resumed, and asked for text.
+
+run = Run.create(config, "runs/first")
+for report in run.train():
+    print(report.step, report.loss_nats)
+print(run.write("Once upon a time"))
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from assay.config import RunConfig
+from assay.data.prepare import Dataset, prepare
+from assay.data.tokenizer import Tokenizer, load_tokenizer
+from assay.data.windows import Windows, evaluation_windows
+from assay.engine.device import describe_machine, settle
+from assay.errors import ConfigError, DivergedError, RunError
+from assay.generate import GenerateOptions
+from assay.nn.model import GPT
+from assay.runs.curve import draw_curve
+from assay.runs.folder import RunFolder
+from assay.runs.manifest import check_same_data, check_same_machine, new_manifest, now
+from assay.runs.session import Parts, RunReport, Session, Stop, as_row
+from assay.runs.text import write_text
+from assay.sampling import SamplingConfig
+from assay.schema import override
+from assay.train.checkpoint import checkpoints, newest_valid, read_model, read_optim, read_state
+
+Progress = Callable[[str, int, int], None]
+_SAMPLE_TOKENS = 256
+
+
+class Run:
+    """One run folder and what can be done with it.
+
+    Attributes:
+        folder: Its files.
+        config: The resolved config.
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
+        self.folder = folder
+        self.config = config
+
+    @classmethod
+    def create(
+        cls,
+        config: RunConfig,
+        path: str | Path,
+        *,
+        cache: Path | None = None,
+        progress: Progress | None = None,
+    ) -> "Run":
+        """Prepare the text, settle what the config left open, and make the run folder.
+
+        Raises:
+            ConfigError, DataError, RunError: For a config, a text or a folder that will not do;
+                nothing is left behind.
+        """
+        plan = settle(config.train)
+        dataset = prepare(config.data, cache, progress)
+        config = _with_vocabulary(config, dataset.tokenizer)
+        _check_lengths(config, dataset)
+        folder = RunFolder.create(Path(path))
+        with _said("written"):
+            folder.tokenizer.mkdir()
+            dataset.tokenizer.save(folder.tokenizer)
+            folder.write_json("config.json", config.model_dump(mode="json"))
+            manifest = new_manifest(config, dataset.summary, describe_machine(plan))
+            folder.write_json("manifest.json", manifest)
+        return cls(folder, config)
+
+    @classmethod
+    def open(cls, run: str | Path, *, root: str | Path = "runs") -> "Run":
+        """Open a run by its path, or by its name under `root`.
+
+        Raises:
+            RunError: If there is none, or its config cannot be read.
+        """
+        folder = RunFolder.find(run, Path(root))
+        return cls(folder, folder.read_config())
+
+    def train(
+        self,
+        *,
+        stop: Stop = lambda: False,
+        anyway: bool = False,
+        cache: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[RunReport]:
+        """Train from where the run stands to its last step; yield a report after each step.
+
+        A run that was interrupted goes on from its newest whole checkpoint, to the same bits.
+
+        Args:
+            stop: Asked after each step; if true, the run is saved and the iteration ends.
+            anyway: Go on even where machine or torch differ from those the run began with.
+            cache: Folder of prepared texts.
+            progress: Told about the preparation of the text: stage, bytes done, bytes in all.
+
+        Raises:
+            DivergedError: If a loss or gradient is not finite; the last good state was saved.
+            AssayError: For a run that is finished, busy, or whose text or machine changed.
+        """
+        with self.folder.locked(), _said("written"):
+            session, manifest = self._session(anyway=anyway, cache=cache, progress=progress)
+            manifest["status"] = "running"
+            self.folder.write_json("manifest.json", manifest)
+            try:
+                yield from session.go(stop)
+                done = session.step == self.config.train.steps
+                manifest["status"] = "finished" if done else "interrupted"
+                if done:
+                    manifest["result"] = self._finish(session)
+            except DivergedError as error:
+                manifest |= {"status": "diverged", "error": str(error)}
+                raise
+            finally:
+                self._close(session, manifest)
+
+    def write(
+        self,
+        prompt: str = "",
+        *,
+        sampling: SamplingConfig | None = None,
+        options: GenerateOptions | None = None,
+    ) -> str:
+        """Return what the newest checkpoint writes after `prompt`."""
+        pieces = self.stream([prompt], sampling=sampling, options=options)
+        return "".join(text for row, text in pieces if row == 0)
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        sampling: SamplingConfig | None = None,
+        options: GenerateOptions | None = None,
+        stops: Sequence[str] = (),
+    ) -> Iterator[tuple[int, str]]:
+        """Load the newest whole checkpoint and return (row, text) as it comes; see `write_text`."""
+        sampling, options = sampling or self.config.sampling, options or GenerateOptions()
+        model, tokenizer = self.load()
+        return write_text(model, tokenizer, prompts, sampling, options, stops=stops)
+
+    def load(self) -> tuple[GPT, Tokenizer]:
+        """Return the model of the newest whole checkpoint, and the tokenizer."""
+        path, _ = newest_valid(self.folder.checkpoints)
+        return read_model(path, self.config.model).eval(), self.tokenizer()
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of the run.
+
+        Raises:
+            RunError: If it is not the one the run began with.
+        """
+        tokenizer = load_tokenizer(self.folder.tokenizer)
+        expected = self.folder.read_manifest()["data"]["tokenizer_sha256"]
+        if tokenizer.sha256 != expected:
+            raise RunError(
+                f"{self.folder.tokenizer}: SHA-256 {tokenizer.sha256[:16]}... found, expected "
+                f"{expected[:16]}...: the tokenizer is not the one this model was trained with."
+            )
+        return tokenizer
+
+    def _session(
+        self, *, anyway: bool, cache: Path | None, progress: Progress | None
+    ) -> tuple[Session, dict[str, Any]]:
+        """Return a session at the newest whole checkpoint, or at the start, and the manifest."""
+        manifest = self.folder.read_manifest()
+        plan = settle(self.config.train)
+        machine = describe_machine(plan)
+        dataset = prepare(self.config.data, cache, progress)
+        check_same_data(manifest, dataset.summary, self.folder.path)
+        changes = check_same_machine(manifest, machine, allow=anyway)
+        state: dict[str, Any] = {"step": 0, "best": None, "train_s": 0.0}
+        if checkpoints(self.folder.checkpoints):
+            path, reasons = newest_valid(self.folder.checkpoints)
+            manifest["notes"] += reasons
+            state = read_state(path)
+            model = read_model(path, self.config.model, plan.device)
+        else:
+            model = GPT.create(self.config.model, seed=self.config.train.seed, device=plan.device)
+        self._check_unfinished(state["step"])
+        optimizers = self.config.train.optimizer.build(model)
+        if state["step"]:
+            optimizers.load(read_optim(path))
+        session = {"started": now(), "from_step": state["step"], "changes": changes}
+        manifest["sessions"].append(session | {"machine": machine})
+        return Session(
+            Parts(self.folder, self.config, dataset, model, optimizers, plan), state
+        ), manifest
+
+    def _check_unfinished(self, step: int) -> None:
+        if step >= self.config.train.steps:
+            raise RunError(
+                f"{self.folder.path}: all {self.config.train.steps} steps are done. Ask it for "
+                f"text: assay generate {self.folder.path.name}"
+            )
+
+    def _finish(self, session: Session) -> dict[str, Any]:
+        """Judge the model on the whole validation split and let it write a sample."""
+        val = session.evaluate(self.config.eval.final_max_tokens)
+        parts = session.parts
+        options = GenerateOptions(max_new_tokens=_SAMPLE_TOKENS, seed=self.config.train.seed)
+        pieces = write_text(
+            parts.model, parts.dataset.tokenizer, [""], self.config.sampling, options
+        )
+        samples = self.folder.path / "samples"
+        samples.mkdir(exist_ok=True)
+        sample = samples / f"step-{session.step:06d}.txt"
+        sample.write_text("".join(text for _, text in pieces), encoding="utf-8", newline="")
+        return {"step": session.step, **as_row(val), "train_s": round(session.train_s, 1)}
+
+    def _close(self, session: Session, manifest: dict[str, Any]) -> None:
+        """Write how it ended; a consumer that went away half way counts as an interrupt."""
+        if manifest["status"] == "running":
+            manifest["status"] = "interrupted"
+        manifest["ended"] = now()
+        manifest["sessions"][-1] |= {"ended": manifest["ended"], "to_step": session.step}
+        self.folder.write_json("manifest.json", manifest)
+        vocab = self.config.model.vocab
+        draw_curve(self.folder.path, title=self.folder.path.name, vocab_size=vocab)
+
+
+def _with_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
+    """Settle `model.vocab_size`."""
+    asked = config.model.vocab_size
+    if asked is None:
+        return override(config, {"model.vocab_size": tokenizer.vocab_size})
+    if asked < tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size: {asked} found; expected at least the tokenizer's "
+            f"{tokenizer.vocab_size}, or null to take it."
+        )
+    return config
+
+
+def _check_lengths(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse a text shorter than a window before anything is written."""
+    size, seed = config.train.batch_size, config.train.seed
+    Windows(dataset.train.ids, seq_len=config.seq_len, batch_size=size, seed=seed)
+    evaluation_windows(dataset.val.ids, seq_len=config.seq_len, max_tokens=config.seq_len)
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn an error of the operating system into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or "the run folder"
+        raise RunError(
+            f"{place}: could not be {what}: {error.strerror or error}. Checkpoints written before "
+            "are whole; make room or permission, then resume the run."
+        ) from None

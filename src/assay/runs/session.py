@@ -1,0 +1,203 @@
+"""One stretch of training in a run folder, from a start or a resume to an end or an interrupt."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.config import RunConfig
+from assay.count import count
+from assay.data.prepare import Dataset
+from assay.data.windows import Windows, evaluation_windows
+from assay.engine.device import matmul_rate
+from assay.errors import DivergedError
+from assay.evaluate.loss import Evaluation, evaluate
+from assay.measure.panel import Panel, initial_panel
+from assay.nn.model import GPT
+from assay.runs.board import open_board
+from assay.runs.folder import RunFolder
+from assay.runs.metrics import Metrics
+from assay.train.checkpoint import prune, write_checkpoint
+from assay.train.loop import Plan, StepReport, train
+from assay.train.optim import Optimizers
+from assay.train.watch import first_bad_weight
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """What happened in one step of a run; step 0 is the look at the untrained model.
+
+    Attributes:
+        step: Steps taken.
+        loss_nats: Training loss of the step.
+        grad_norm: Before clipping; 0 at step 0.
+        lr: Learning rate; 0 at step 0.
+        tokens_per_s: Targets over the time of the step alone.
+        utilisation: Counted FLOPs of the step over those of a large matrix product in that time.
+        val: The evaluation, where one was due.
+        checkpoint: The checkpoint, where one was written.
+        panel: The panel, at step 0.
+    """
+
+    step: int
+    loss_nats: float
+    grad_norm: float = 0.0
+    lr: float = 0.0
+    tokens_per_s: float = 0.0
+    utilisation: float = 0.0
+    val: Evaluation | None = None
+    checkpoint: Path | None = None
+    panel: Panel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a session works with."""
+
+    folder: RunFolder
+    config: RunConfig
+    dataset: Dataset
+    model: GPT
+    optimizers: Optimizers
+    plan: Plan
+
+
+class Session:
+    """Trains, judges, logs and saves, from the step it is given to the last.
+
+    Attributes:
+        step: Steps taken so far.
+        best: Step and validation loss of the best evaluation, or None.
+        train_s: Seconds spent in steps, over all sessions of the run.
+    """
+
+    def __init__(self, parts: Parts, state: dict[str, Any]) -> None:
+        self.parts = parts
+        self.step: int = state["step"]
+        self.best: tuple[int, float] | None = state["best"] and tuple(state["best"])
+        self.train_s: float = state["train_s"]
+        config, dataset = parts.config, parts.dataset
+        self._windows = Windows(
+            dataset.train.ids,
+            seq_len=config.seq_len,
+            batch_size=config.train.batch_size,
+            seed=config.train.seed,
+        )
+        self._val = evaluation_windows(
+            dataset.val.ids, seq_len=config.seq_len, max_tokens=config.eval.max_tokens
+        )
+        self._byte_lengths = dataset.tokenizer.token_byte_lengths()
+        flops = count(config.model, seq_len=config.seq_len).training_flops
+        self._step_flops = flops * config.train.batch_size
+        self._rate = matmul_rate(parts.plan.device, autocast=parts.plan.autocast)
+        self._saved_step = self.step if self.step else -1
+
+    def go(self, stop: Stop) -> Iterator[RunReport]:
+        """Yield a report for each step; end after the last one, or at the first where `stop()`.
+
+        Raises:
+            DivergedError: After the last good state was saved.
+            RunError: If the disk does not take what must be written.
+        """
+        parts = self.parts
+        metrics = Metrics(parts.folder.path, after_step=self.step)
+        board = open_board(parts.config.train.tensorboard, parts.folder.path)
+        try:
+            if self.step == 0:
+                yield self._look(metrics)
+            reports = train(
+                parts.model, self._windows.batch, parts.optimizers, parts.plan, start=self.step
+            )
+            for report in reports:
+                self.step, self.train_s = report.step, self.train_s + report.elapsed_s
+                stopping = stop()
+                done = self._after(report, metrics, saving=stopping)
+                board(done)
+                yield done
+                if stopping:
+                    return
+        except DivergedError:
+            self.save()
+            raise
+        finally:
+            metrics.close()
+
+    def evaluate(self, max_tokens: int | None) -> Evaluation:
+        """Judge the model on up to `max_tokens` targets of the validation split."""
+        windows = evaluation_windows(
+            self.parts.dataset.val.ids, seq_len=self.parts.config.seq_len, max_tokens=max_tokens
+        )
+        precision = self.parts.plan.precision
+        return evaluate(self.parts.model, windows, self._byte_lengths, precision)
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of the present step, unless there is one or a weight is not finite."""
+        parts, train_config = self.parts, self.parts.config.train
+        if self._saved_step == self.step or first_bad_weight(parts.model):
+            return None
+        state = {
+            "step": self.step,
+            "best": self.best,
+            "train_s": round(self.train_s, 3),
+            "config": parts.config.model_dump(mode="json"),
+            "data_sha256": parts.dataset.sha256,
+        }
+        parent = parts.folder.checkpoints
+        path = write_checkpoint(parent, parts.model, parts.optimizers.state(), state)
+        self._saved_step = self.step
+        best = parent / f"step-{self.best[0]:06d}" if self.best else None
+        prune(parent, keep=train_config.keep_checkpoints, best=best)
+        return path
+
+    def _look(self, metrics: Metrics) -> RunReport:
+        with self.parts.plan.precision():
+            batch = self._windows.batch(1).to(self.parts.plan.device)
+            panel = initial_panel(self.parts.model, batch)
+        metrics.write({"kind": "panel", "step": 0, **asdict(panel)})
+        return RunReport(step=0, loss_nats=panel.loss_nats, panel=panel)
+
+    def _after(self, report: StepReport, metrics: Metrics, *, saving: bool) -> RunReport:
+        """Judge, log and save what is due after a step."""
+        config, step = self.parts.config, report.step
+        last = step == config.train.steps
+        tokens_per_s = report.tokens / report.elapsed_s
+        utilisation = self._step_flops / report.elapsed_s / self._rate
+        if last or step % config.train.log_every == 0 or step == 1:
+            names = ("step", "loss_nats", "grad_norm", "lr")
+            values = {name: getattr(report, name) for name in names}
+            speed = {"step": step, "tokens_per_s": tokens_per_s, "utilisation": utilisation}
+            metrics.write({"kind": "train", **values}, speed | {"train_s": self.train_s})
+        val = self._judge(metrics) if last or step % config.eval.every == 0 else None
+        every = config.train.checkpoint_every
+        due = last or saving or (every and step % every == 0)
+        return RunReport(
+            step=step,
+            loss_nats=report.loss_nats,
+            grad_norm=report.grad_norm,
+            lr=report.lr,
+            tokens_per_s=tokens_per_s,
+            utilisation=utilisation,
+            val=val,
+            checkpoint=self.save() if due else None,
+        )
+
+    def _judge(self, metrics: Metrics) -> Evaluation:
+        parts = self.parts
+        val = evaluate(parts.model, self._val, self._byte_lengths, parts.plan.precision)
+        if math.isfinite(val.loss_nats) and (self.best is None or val.loss_nats < self.best[1]):
+            self.best = (self.step, val.loss_nats)
+        metrics.write({"kind": "eval", "step": self.step, **as_row(val)})
+        return val
+
+
+def as_row(val: Evaluation) -> dict[str, float]:
+    """Return an evaluation as named numbers."""
+    return {
+        "val_loss_nats": val.loss_nats,
+        "val_perplexity": val.perplexity,
+        "val_bits_per_byte": val.bits_per_byte,
+        "val_tokens": val.tokens,
+    }

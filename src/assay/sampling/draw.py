@@ -1,0 +1,124 @@
+"""The chain from logits to a token; its order is written down in `assay.sampling`.
+
+Shapes: B rows, V vocabulary, L tokens so far.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from torch import Tensor
+
+from assay.errors import DivergedError
+from assay.sampling.filters import keep_min_p, keep_top_k, keep_top_p, penalise
+from assay.sampling.temperature import AdaptConfig, FixedConfig
+from assay.schema import Config
+
+
+class SamplingConfig(Config):
+    """How the next token is drawn; the defaults draw from the model's own distribution."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Divides the logits; 0 is greedy: always the likeliest token, the lowest id among equals."""
+    adapt: AdaptConfig = FixedConfig()
+    """How the temperature follows the entropy of each row."""
+    top_k: NonNegativeInt = 0
+    """Keep the k likeliest tokens and those as likely as the k-th; 0 keeps all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keep the fewest tokens whose probability reaches p; 1 keeps all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Keep tokens at least p times as likely as the likeliest; 0 keeps all."""
+    repetition_penalty: PositiveFloat = 1.0
+    """Over 1 makes tokens of the prompt and of the text so far less likely; 1 does nothing."""
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> "SamplingConfig":
+        if self.temperature > 0:
+            self.adapt.check(self.temperature)
+            return self
+        for name in ("top_k", "top_p", "min_p", "adapt"):
+            if (found := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}: {getattr(found, 'kind', found)} found with temperature 0, which is "
+                    f"greedy and leaves it without effect. Leave {name} out, or set a temperature "
+                    "over 0."
+                )
+        return self
+
+
+def sample(
+    logits: Float[Tensor, "B V"],
+    config: SamplingConfig,
+    uniform: Float[Tensor, " B"],
+    history: Int[Tensor, "B L"] | None = None,
+) -> Int[Tensor, " B"]:
+    """Draw one token for each row: that in which the cumulative probability passes `uniform`.
+
+    Args:
+        logits: Of the next token.
+        config: How to draw.
+        uniform: One number in [0, 1) for each row.
+        history: Ids of the tokens so far, for the repetition penalty; -1 marks padding.
+
+    Raises:
+        ConfigError: As `distribution` does.
+        DivergedError: As `distribution` does.
+    """
+    probability = distribution(logits, config, history)
+    # A scan on many threads may round downwards between neighbours. A running maximum over the
+    # possible tokens alone keeps the order, and no impossible one can then be the first to pass.
+    cumulative = probability.cumsum(-1).masked_fill(probability == 0, -1).cummax(-1).values
+    total = cumulative[:, -1:]
+    under = torch.nextafter(total, torch.zeros_like(total))  # a number rounded to 1 draws the last
+    passed = (uniform.to(cumulative)[:, None] * total).minimum(under)
+    drawn = torch.searchsorted(cumulative, passed, right=True).squeeze(-1)
+    return drawn.to(logits.device)
+
+
+def distribution(
+    logits: Float[Tensor, "B V"], config: SamplingConfig, history: Int[Tensor, "B L"] | None = None
+) -> Float[Tensor, "B V"]:
+    """Return the probabilities that `sample` draws from, in float64.
+
+    Raises:
+        ConfigError: If a repetition penalty has no history, or an entropy target is out of reach.
+        DivergedError: If a logit is not a finite number.
+    """
+    _check_finite(logits)
+    wide = (logits.cpu() if logits.device.type == "mps" else logits).double()  # mps has no float64
+    wide = penalise(wide, history, config.repetition_penalty)
+    if config.temperature == 0:
+        return torch.zeros_like(wide).scatter(1, wide.argmax(-1, keepdim=True), 1.0)
+    wide = wide - wide.amax(-1, keepdim=True)  # so that no temperature, however low, overflows
+    scaled = wide / config.adapt.temperature(wide, config.temperature)
+    kept = keep_top_p(keep_top_k(scaled, config.top_k), config.top_p)
+    return keep_min_p(kept, config.min_p).softmax(-1)
+
+
+def uniforms(seed: int, *, prompt: int, sample: int) -> Iterator[float]:
+    """Yield one number in [0, 1) a step, for ever, for one sample of one prompt.
+
+    A pure function of its arguments and of the step: a row draws the same numbers alone or in any
+    batch. Philox with key `seed` and a 256-bit counter that starts at
+    `prompt * 2**128 + sample * 2**64` (each under 2**64); a number is the upper 53 bits of one
+    64-bit output, over 2**53.
+
+    Source: Salmon et al. 2011, doi:10.1145/2063384.2063405.
+    """
+    bits = np.random.Philox(key=seed, counter=(prompt << 128) | (sample << 64))
+    while True:
+        yield (int(bits.random_raw()) >> 11) * 2.0**-53
+
+
+def _check_finite(logits: Float[Tensor, "B V"]) -> None:
+    finite = logits.isfinite()
+    if finite.all():
+        return
+    row, token = (~finite).nonzero()[0].tolist()
+    raise DivergedError(
+        f"logits: {logits[row, token].item()} found for token {token} in row {row}; expected a "
+        "finite number. The weights have diverged or are damaged; load an earlier checkpoint."
+    )

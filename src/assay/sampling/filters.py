@@ -1,0 +1,79 @@
+"""What is done to logits beside the temperature: a penalty and three filters.
+
+Shapes: B rows, V vocabulary, L tokens so far. A filter sets the logits it removes to -inf and
+leaves the others as they are.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from assay.errors import ConfigError
+
+
+def penalise(
+    logits: Float[Tensor, "B V"], history: Int[Tensor, "B L"] | None, penalty: float
+) -> Float[Tensor, "B V"]:
+    """Divide the positive logits of the tokens in `history` by `penalty`, multiply the negative.
+
+    The paper divides whatever the sign, which would favour a token of negative logit; Hugging Face
+    does as here. The only step that depends on where the logits have their zero.
+
+    Raises:
+        ConfigError: If a penalty has no history to act on.
+
+    Source: Keskar et al. 2019, arXiv:1909.05858, section 4.1.
+    """
+    if penalty == 1:
+        return logits
+    if history is None:
+        raise ConfigError(
+            f"sampling.repetition_penalty: {penalty} found without the tokens so far; expected "
+            "them in `history`. Pass them, or set the penalty to 1."
+        )
+    n_rows, vocab_size = logits.shape
+    seen = torch.zeros(n_rows, vocab_size + 1, dtype=torch.bool, device=logits.device)
+    ids = history.to(logits.device, torch.long)
+    seen.scatter_(
+        1, ids.where(ids >= 0, vocab_size), True
+    )  # padding falls into a column of its own
+    penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return penalised.where(seen[:, :vocab_size], logits)
+
+
+def keep_top_k(logits: Float[Tensor, "B V"], k: int) -> Float[Tensor, "B V"]:
+    """Set all but the `k` largest logits to -inf; those equal to the k-th stay; 0 keeps all.
+
+    Source: Fan et al. 2018, arXiv:1805.04833, section 5.4.
+    """
+    if k == 0 or k >= logits.shape[-1]:
+        return logits
+    kth = logits.topk(k, dim=-1).values[:, -1:]
+    return logits.masked_fill(logits < kth, -torch.inf)
+
+
+def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
+    """Keep the fewest tokens whose probability reaches `p`: the likeliest, then the lowest id.
+
+    Source: Holtzman et al. 2019, arXiv:1904.09751, section 3.1.
+    """
+    if p == 1:
+        return logits
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    probability = ordered.softmax(-1)
+    before = probability.cumsum(-1) - probability  # the mass of the tokens taken earlier
+    return logits.scatter(-1, index, ordered.masked_fill(before >= p, -torch.inf))
+
+
+def keep_min_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
+    """Keep the tokens at least `p` times as likely as the likeliest; 0 keeps all.
+
+    Source: Nguyen et al. 2024, arXiv:2407.01082, section 3; for doubts about its gain over top-p,
+    Schaeffer et al. 2025, arXiv:2506.13681.
+    """
+    if p == 0:
+        return logits
+    threshold = logits.amax(-1, keepdim=True) + math.log(p)
+    return logits.masked_fill(logits < threshold, -torch.inf)

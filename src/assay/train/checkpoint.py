@@ -1,0 +1,210 @@
+"""Checkpoints that are whole or absent, and never trusted unread.
+
+    step-000500/
+        model.safetensors   the weights, each once
+        optim.safetensors   the optimizers' state, as `parameter/quantity`
+        state.json          step, config and what else the run needs to go on
+        MANIFEST.json       size and SHA-256 of each file above
+
+A checkpoint is written into a temporary folder, flushed to the disk, renamed, and the parent folder
+flushed, so that a name without `.tmp` is always complete. Hashes are checked before a loader opens
+a file. No pickle, ever.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from assay.errors import CheckpointError, RunError
+from assay.nn.model import GPT, ModelConfig
+
+MODEL, OPTIM, STATE, MANIFEST = (
+    "model.safetensors",
+    "optim.safetensors",
+    "state.json",
+    "MANIFEST.json",
+)
+_STEP = re.compile(r"step-(\d{6,})")
+_CHUNK = 1 << 20
+
+
+def write_checkpoint(
+    parent: Path, model: GPT, optim: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> Path:
+    """Write the checkpoint of `state["step"]` under `parent` and return its folder.
+
+    Raises:
+        RunError: If the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    final = parent / f"step-{state['step']:06d}"
+    temporary = parent / f"{final.name}.tmp"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        save_file(_contiguous(model.state_dict()), temporary / MODEL)
+        save_file(_contiguous(optim), temporary / OPTIM)
+        (temporary / STATE).write_text(json.dumps(state, indent=1))
+        files = {name: _fingerprint(temporary / name) for name in (MODEL, OPTIM, STATE)}
+        (temporary / MANIFEST).write_text(json.dumps(files, indent=1))
+        for path in (*temporary.iterdir(), temporary):
+            flush(path)
+        if final.exists():  # the same step again, after a resume
+            shutil.rmtree(final)
+        temporary.rename(final)
+        flush(parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(
+            f"{final}: the checkpoint could not be written: {_reason(error)}. Earlier checkpoints "
+            "are whole. Make room or permission, then resume the run."
+        ) from error
+    return final
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        CheckpointError: Naming the first file that is missing, of another size or of another hash.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        expected = {name: (manifest[name]["bytes"], manifest[name]["sha256"]) for name in _files()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: unreadable ({error}).") from None
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise CheckpointError(f"{path}: missing.")
+        found = _fingerprint(path)
+        if found != {"bytes": size, "sha256": digest}:
+            raise CheckpointError(
+                f"{path}: {found['bytes']} bytes of SHA-256 {found['sha256'][:12]}... found; "
+                f"expected {size} bytes of {str(digest)[:12]}...: the file was changed or damaged."
+            )
+
+
+def checkpoints(parent: Path) -> list[Path]:
+    """Return the checkpoint folders under `parent`, newest first."""
+    if not parent.is_dir():
+        return []
+    found = [(int(m[1]), p) for p in parent.iterdir() if (m := _STEP.fullmatch(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest_valid(parent: Path) -> tuple[Path, list[str]]:
+    """Return the newest checkpoint that verifies, and why any newer one was set aside.
+
+    A bad one is renamed to `step-NNNNNN.bad`, so that it is neither used nor lost.
+
+    Raises:
+        CheckpointError: If none verifies.
+    """
+    reasons = []
+    for folder in checkpoints(parent):
+        try:
+            verify_checkpoint(folder)
+        except CheckpointError as error:
+            reasons.append(f"{error} Set aside as {set_aside(folder).name}.")
+        else:
+            return folder, reasons
+    raise CheckpointError(
+        f"{parent}: no whole checkpoint found. " + (" ".join(reasons) or "None was written yet.")
+    )
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a bad checkpoint so that no loader takes it, and return its new path."""
+    bad = folder.with_name(f"{folder.name}.bad")
+    shutil.rmtree(bad, ignore_errors=True)
+    try:
+        return folder.rename(bad)
+    except OSError:  # a read-only disk: it is passed over all the same
+        return folder
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return `state.json` of a verified checkpoint."""
+    state = json.loads((folder / STATE).read_text())
+    assert isinstance(state, dict)
+    return state
+
+
+def read_optim(folder: Path) -> dict[str, Tensor]:
+    """Return the optimizers' state of a verified checkpoint, on the CPU."""
+    return load_file(folder / OPTIM)
+
+
+def read_model(folder: Path, config: ModelConfig, device: torch.device | str = "cpu") -> GPT:
+    """Build the model of `config` with the weights of a verified checkpoint.
+
+    Names and shapes are compared with the config before memory is taken.
+
+    Raises:
+        CheckpointError: If the file is not of this config.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    try:
+        with safe_open(folder / MODEL, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / MODEL}: unreadable ({error}).") from None
+    if odd := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
+        name = odd[0]
+        raise CheckpointError(
+            f"{folder / MODEL}: {name} of shape {found.get(name)} found; expected "
+            f"{expected.get(name)}: the weights are of another model config."
+        )
+    model.load_state_dict(load_file(folder / MODEL), assign=True)
+    return model.to(device)
+
+
+def prune(parent: Path, *, keep: int, best: Path | None) -> None:
+    """Remove all but the `keep` newest checkpoints and the best one."""
+    for folder in checkpoints(parent)[keep:]:
+        if folder != best:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Ask the operating system to put a file or folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files() -> Iterator[str]:
+    yield from (MODEL, OPTIM, STATE)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

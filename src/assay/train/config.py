@@ -1,0 +1,64 @@
+"""What a training run does, apart from the model and the text."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from assay.schema import Config
+from assay.train.optim import AdamWConfig, OptimizerConfig
+from assay.train.schedule import CosineConfig, ScheduleConfig
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class TrainConfig(Config):
+    """One training run. Lengths and amounts are in tokens, sequences or steps, as the name says."""
+
+    seed: Seed = 0
+    """Initial weights, order of the data, dropout: each a function of this and of nothing else."""
+    steps: PositiveInt = 600
+    """Optimizer steps."""
+    seq_len: PositiveInt | None = None
+    """Tokens of context in training. Null: model.max_seq_len."""
+    batch_size: PositiveInt = 16
+    """Sequences in a step."""
+    micro_batches: PositiveInt = 1
+    """Pieces a batch is cut into to save memory; divides batch_size."""
+    optimizer: OptimizerConfig = AdamWConfig()
+    """What turns gradients into updates."""
+    schedule: ScheduleConfig = CosineConfig()
+    """How the learning rate goes over the steps."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Bound on the norm of all gradients together. Null: none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 is autocast over float32 weights. Auto: bf16 on a CUDA device that has it, else fp32."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps. Auto: cuda, else mps, else cpu."""
+    log_every: PositiveInt = 10
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: NonNegativeInt = 200
+    """Steps between two checkpoints; 0 keeps only the last."""
+    keep_checkpoints: PositiveInt = 2
+    """How many of the newest checkpoints stay, beside the best."""
+    tensorboard: bool = False
+    """Whether metrics also go to RUN/tensorboard (needs assay[board])."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"micro_batches: {self.micro_batches} found; expected a divisor of batch_size = "
+                f"{self.batch_size}."
+            )
+        return self
+
+
+class EvalConfig(Config):
+    """How a model is judged while it trains."""
+
+    every: PositiveInt = 100
+    """Steps between two evaluations."""
+    max_tokens: PositiveInt | None = 32_768
+    """Targets of the fixed validation set used while training, spread evenly. Null: all."""
+    final_max_tokens: PositiveInt | None = None
+    """The same for the evaluation after the last step. Null: the whole validation split."""

@@ -1,0 +1,163 @@
+"""Optimizers: the `train.optimizer` field. PyTorch's own; only the division of labour is ours.
+
+Weight decay acts on matrices and tables (two dimensions), never on biases or on the scales of
+norms. `Optimizers` holds one or two torch optimizers and speaks of their state by parameter name,
+which is what a checkpoint needs.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from assay.errors import CheckpointError
+from assay.schema import Config, kind_alone
+from assay.source import Source
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Named = list[tuple[str, nn.Parameter]]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizers:
+    """The optimizers of one model, stepped together.
+
+    Attributes:
+        parts: Each torch optimizer with its peak learning rate.
+        names: The name of every parameter.
+    """
+
+    parts: tuple[tuple[Optimizer, float], ...]
+    names: Mapping[nn.Parameter, str]
+
+    def step(self, factor: float) -> None:
+        """Update all parameters at `factor` times the peak rates."""
+        for optimizer, peak_lr in self.parts:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * peak_lr
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for optimizer, _ in self.parts:
+            optimizer.zero_grad()
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak rate of the first optimizer, the one that reports show."""
+        return self.parts[0][1]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the state as `parameter/quantity` -> tensor."""
+        return {
+            f"{self.names[parameter]}/{quantity}": value
+            for optimizer, parameter in self._owners()
+            for quantity, value in optimizer.state[parameter].items()
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state that `state` returned.
+
+        Raises:
+            CheckpointError: If it is of other parameters.
+        """
+        owners = {self.names[parameter]: (opt, parameter) for opt, parameter in self._owners()}
+        if state and (odd := {key.rpartition("/")[0] for key in state} ^ owners.keys()):
+            raise CheckpointError(
+                f"optim.safetensors: {min(odd)!r} is either in the file or in the optimizer of "
+                "this config, not in both; the checkpoint is of another config."
+            )
+        for key, value in state.items():
+            name, _, quantity = key.rpartition("/")
+            optimizer, parameter = owners[name]
+            optimizer.state[parameter][quantity] = value.to(parameter.device)
+
+    def _owners(self) -> Iterator[tuple[Optimizer, nn.Parameter]]:
+        for optimizer, _ in self.parts:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    yield optimizer, parameter
+
+
+class AdamWConfig(Config):
+    """AdamW for all parameters, fused."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 2e-3
+    """Peak learning rate."""
+    beta1: Beta = 0.9
+    """Decay of the mean of gradients."""
+    beta2: Beta = 0.99
+    """Decay of the mean of squared gradients."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the mean of squares."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled decay of matrices and tables, times the learning rate."""
+    source: ClassVar[Source] = Source("Loshchilov & Hutter 2017", "arXiv:1711.05101", "alg. 2")
+
+    def build(self, model: nn.Module) -> Optimizers:
+        """Return the optimizer over the parameters of `model`."""
+        named = list(model.named_parameters())
+        return Optimizers(((_adamw(named, self, self.lr), self.lr),), {p: n for n, p in named})
+
+
+class MuonConfig(Config):
+    """Muon for the matrices of the blocks, AdamW for tables, the output matrix, norms and biases.
+
+    Updates of Muon are scaled to the root mean square of AdamW's, so that both take rates of the
+    same size (Liu et al. 2025, arXiv:2502.16982, eq. 4).
+    """
+
+    kind: Literal["muon"] = "muon"
+    lr: PositiveFloat = 4e-3
+    """Peak learning rate of the matrices."""
+    momentum: Beta = 0.95
+    """Decay of the mean of gradients of the matrices (Nesterov)."""
+    adamw_lr: PositiveFloat = 4e-3
+    """Peak learning rate of everything else."""
+    beta1: Beta = 0.9
+    """As in adamw."""
+    beta2: Beta = 0.99
+    """As in adamw."""
+    eps: PositiveFloat = 1e-8
+    """As in adamw."""
+    weight_decay: NonNegativeFloat = 0.1
+    """As in adamw."""
+    source: ClassVar[Source] = Source("Jordan et al. 2024", "kellerjordan.github.io/posts/muon", "")
+
+    def build(self, model: nn.Module) -> Optimizers:
+        """Return both optimizers over the parameters of `model`."""
+        named = list(model.named_parameters())
+        matrices = [(n, p) for n, p in named if n.startswith("blocks.") and p.ndim == 2]
+        taken = {name for name, _ in matrices}
+        muon = torch.optim.Muon(
+            [parameter for _, parameter in matrices],
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        rest = _adamw([(n, p) for n, p in named if n not in taken], self, self.adamw_lr)
+        return Optimizers(((muon, self.lr), (rest, self.adamw_lr)), {p: n for n, p in named})
+
+
+def _adamw(
+    named: Iterable[tuple[str, nn.Parameter]], config: AdamWConfig | MuonConfig, lr: float
+) -> Optimizer:
+    parameters = [parameter for _, parameter in named]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=True)
+
+
+OPTIMIZERS = (AdamWConfig, MuonConfig)
+OptimizerConfig = Annotated[
+    AdamWConfig | MuonConfig, Field(discriminator="kind"), BeforeValidator(kind_alone)
+]

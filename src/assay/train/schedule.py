@@ -1,0 +1,104 @@
+"""Learning-rate schedules: the `train.schedule` field.
+
+A schedule is a factor of the peak rate, a pure function of the step, counted from 1 to `steps`.
+Every schedule but the constant one warms up linearly and reaches factor 1 at `warmup_steps`.
+"""
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, NonNegativeInt
+
+from assay.schema import Config, kind_alone
+from assay.source import Source
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+_WARMUP_SHARE = 20  # a twentieth of the steps, unless told
+
+
+def _warmup(step: int, warmup: int) -> float:
+    return min(1.0, step / warmup) if warmup else 1.0
+
+
+def _resolved(warmup_steps: int | None, steps: int) -> int:
+    return steps // _WARMUP_SHARE if warmup_steps is None else warmup_steps
+
+
+def _progress(step: int, start: int, steps: int) -> float:
+    """Return how far `step` lies between `start` and `steps`, in [0, 1]."""
+    return min(1.0, max(0.0, (step - start) / max(1, steps - start)))
+
+
+class ConstantConfig(Config):
+    """The peak rate after the warm-up, to the end."""
+
+    kind: Literal["constant"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the rate rises from 0."""
+    source: ClassVar[Source | None] = None
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the factor of the peak rate at `step` of `steps`."""
+        return _warmup(step, self.warmup_steps)
+
+
+class LinearConfig(Config):
+    """A straight line from the peak to `final`."""
+
+    kind: Literal["linear"] = "linear"
+    warmup_steps: NonNegativeInt | None = None
+    """Steps over which the rate rises from 0. Null: a twentieth of the steps."""
+    final: Fraction = 0.0
+    """Factor at the last step."""
+    source: ClassVar[Source | None] = Source("Devlin et al. 2018", "arXiv:1810.04805", "app. A.2")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the factor of the peak rate at `step` of `steps`."""
+        warmup = _resolved(self.warmup_steps, steps)
+        return _warmup(step, warmup) * (1 - (1 - self.final) * _progress(step, warmup, steps))
+
+
+class CosineConfig(Config):
+    """Half a cosine from the peak to `final`."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: NonNegativeInt | None = None
+    """Steps over which the rate rises from 0. Null: a twentieth of the steps."""
+    final: Fraction = 0.1
+    """Factor at the last step."""
+    source: ClassVar[Source | None] = Source(
+        "Loshchilov & Hutter 2016", "arXiv:1608.03983", "eq. 5"
+    )
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the factor of the peak rate at `step` of `steps`."""
+        warmup = _resolved(self.warmup_steps, steps)
+        fall = 0.5 * (1 - math.cos(math.pi * _progress(step, warmup, steps)))
+        return _warmup(step, warmup) * (1 - (1 - self.final) * fall)
+
+
+class WSDConfig(Config):
+    """Warm-up, stable, decay: the peak rate until the last `decay` of the steps, then a line."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup_steps: NonNegativeInt | None = None
+    """Steps over which the rate rises from 0. Null: a twentieth of the steps."""
+    decay: Fraction = 0.2
+    """Share of the steps over which the rate falls."""
+    final: Fraction = 0.0
+    """Factor at the last step."""
+    source: ClassVar[Source | None] = Source("Hu et al. 2024", "arXiv:2404.06395", "sec. 4.2")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the factor of the peak rate at `step` of `steps`."""
+        warmup = _resolved(self.warmup_steps, steps)
+        start = max(warmup, steps - round(self.decay * steps))
+        return _warmup(step, warmup) * (1 - (1 - self.final) * _progress(step, start, steps))
+
+
+SCHEDULES = (ConstantConfig, LinearConfig, CosineConfig, WSDConfig)
+ScheduleConfig = Annotated[
+    ConstantConfig | LinearConfig | CosineConfig | WSDConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
+]
