@@ -127,8 +127,7 @@ def test_decode_flops_equal_those_of_one_cached_step():
 
 
 def test_three_times_forward_is_what_a_training_step_costs():
-    """Save one product: nothing needs the gradient of the token ids, but the embedding is no
-    product, so forward : backward is exactly 1 : 2 wherever a matrix is reached by gradients."""
+    """The embedding is looked up, so each product passes gradients to both its factors."""
     config = override(tiny(), {"vocab_size": 37})
     model = on_meta(config)
     with FlopCounterMode(display=False) as counter, torch.device("meta"):

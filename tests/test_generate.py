@@ -127,7 +127,9 @@ def test_a_repetition_penalty_counts_the_whole_text_and_no_padding(use_cache):
 
 def test_samples_of_one_prompt_lie_side_by_side_and_differ():
     check_against_naive(model_of(), RAGGED, DRAWN, 6, n_samples=3, seed=11)
-    run = generate(model_of(), [[1], [1]], DRAWN, options=GenerateOptions(n_samples=2))
+    run = generate(
+        model_of(), [[1], [1]], DRAWN, options=GenerateOptions(max_new_tokens=8, n_samples=2)
+    )
     list(run)
     assert len({tuple(row) for row in run.generated}) == 4
 

@@ -27,6 +27,7 @@ from assay.sampling import (
     sample,
     uniforms,
 )
+from assay.sampling.draw import invert
 from assay.sampling.temperature import DynatempConfig, EDTConfig, EntropyConfig
 from assay.schema import decode, override
 
@@ -125,8 +126,11 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_p(logits, p):
     assert max(left_out, default=0) <= mass[-1]
 
 
-def test_top_p_takes_the_lower_id_among_equals():
-    assert kept(keep_top_p(torch.zeros(1, 64, dtype=torch.float64), 0.05)) == {0, 1, 2, 3}
+@pytest.mark.parametrize(
+    ("p", "expected"), [(1.5 / 64, {0, 1}), (2 / 64, {0, 1}), (2.1 / 64, {0, 1, 2})]
+)
+def test_top_p_stops_where_p_is_reached_and_takes_the_lowest_ids_among_equals(p, expected):
+    assert kept(keep_top_p(torch.zeros(1, 64, dtype=torch.float64), p)) == expected
 
 
 @given(logits=tied_rows, k=st.integers(1, 40))
@@ -215,10 +219,10 @@ def test_dynatemp_follows_the_formula_of_llama_cpp():
     assert found == pytest.approx(0.3 + 1.7 * share**1.7, rel=1e-14)
 
 
-@pytest.mark.parametrize(("gap", "expected"), [(0.0, 1.5), (1e5, 0.5)])
-def test_dynatemp_ends_at_its_bounds(gap, expected):
-    logits = torch.tensor([[gap, 0.0, 0.0]]).double()
-    assert DynatempConfig().temperature(logits, 1.0).item() == pytest.approx(expected, rel=1e-14)
+def test_dynatemp_ends_at_its_bounds():
+    logits = torch.tensor([[0.0, 0.0, 0.0], [1e5, 0.0, 0.0]], dtype=torch.float64)
+    found = DynatempConfig().temperature(logits, 1.0).flatten().tolist()
+    assert found == pytest.approx([1.5, 0.5], rel=1e-14)
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e300])
@@ -267,9 +271,7 @@ def test_narrow_logits_are_widened_before_anything_is_done_to_them(dtype):
 # --- the draw
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"top_p": 0.8}, {"top_k": 3}, {"adapt": {"kind": "dynatemp"}}]
-)
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.8}, {"top_k": 3}, {"adapt": "dynatemp"}])
 def test_draws_follow_the_distribution(settings):
     n, config = 20_000, decode(SamplingConfig, settings)
     logits = torch.tensor([[0.5, -1.0, 2.0, 0.0, 1.0, -3.0]])
@@ -298,10 +300,16 @@ def test_the_drawn_token_is_where_the_cumulative_probability_passes_the_number(l
     assert math.fsum(p[: drawn + 1]) >= u - 1e-14
 
 
-def test_rows_are_drawn_each_with_its_own_number():
-    logits = torch.zeros(3, 4)
-    uniform = torch.tensor([0.8, 0.3, 0.0])
-    assert sample(logits, SamplingConfig(), uniform).tolist() == [3, 1, 0]
+def test_a_scan_rounded_on_many_threads_still_draws_no_impossible_token():
+    cumulative = torch.tensor([[0.5, 0.5 + 2**-53, 0.5, 0.5 - 2**-54, 1.0]], dtype=torch.float64)
+    possible = torch.tensor([[True, False, False, True, True]])
+    for u, expected in ((0.5 - 2**-54, 0), (0.5, 4), (0.5 + 2**-53, 4)):
+        assert invert(cumulative, possible, torch.tensor([u], dtype=torch.float64)) == expected
+
+
+def test_each_row_has_its_own_number_and_one_on_a_border_belongs_to_the_later_token():
+    uniform = torch.tensor([0.0, 0.25, 0.5, 0.75])
+    assert sample(torch.zeros(4, 4), SamplingConfig(), uniform).tolist() == [0, 1, 2, 3]
 
 
 def test_the_global_generators_are_left_alone():

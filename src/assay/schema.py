@@ -9,14 +9,17 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from assay.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
+
+Size = Annotated[int, Field(gt=0, lt=2**31)]
+"""How many of something a tensor may hold along one dimension."""
 
 
 class Config(BaseModel):
@@ -45,7 +48,7 @@ def decode(cls: type[C], data: Mapping[str, Any]) -> C:
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0], cls, data)) from None
+        raise ConfigError(_sentence(error.errors(), cls, data)) from None
 
 
 def override(config: C, changes: Mapping[str, Any]) -> C:
@@ -68,7 +71,7 @@ def override(config: C, changes: Mapping[str, Any]) -> C:
                 raise ConfigError(f"{path}: {name!r} holds {child!r}, which has no fields.")
             node[name] = child
             node = child
-        if leaf == "kind":  # another variant: the fields of the old one do not follow
+        if leaf == "kind" and node.get("kind") != value:  # the old variant's fields do not follow
             node.clear()
         node[leaf] = value
     return decode(type(config), tree)
@@ -92,15 +95,37 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def field_paths(cls: type[Config], prefix: str = "") -> dict[str, str]:
-    """Return every dotted field a user may type, with what it means, variants' fields included."""
-    paths: dict[str, str] = {}
+def field_paths(cls: type[Config]) -> dict[str, str]:
+    """Return every dotted field a user may type, with what it means, variants' fields included.
+
+    A field that chooses a variant names the kinds; one that only some kinds have names those.
+    """
+    told: dict[str, dict[str, list[str]]] = {}
+    _collect(cls, "", "", told)
+    return {
+        path: " ".join(f"({', '.join(kinds)}) {m}" if any(kinds) else m for m, kinds in by.items())
+        for path, by in told.items()
+    }
+
+
+def _collect(
+    cls: type[Config], prefix: str, kind: str, told: dict[str, dict[str, list[str]]]
+) -> None:
+    """Add to `told` each field of `cls` as path -> meaning -> the kinds for which it means that."""
     for name, field in cls.model_fields.items():
-        paths.setdefault(f"{prefix}{name}", field.description or "")
-        for inner in _configs_in(field.annotation):
-            for path, meaning in field_paths(inner, f"{prefix}{name}.").items():
-                paths.setdefault(path, meaning)
-    return paths
+        if name == "kind":
+            continue
+        variants = {_kind(variant): variant for variant in _configs_in(field.annotation)}
+        choice = f" One of: {', '.join(variants)}." if any(variants) else ""
+        meaning = f"{field.description or ''}{choice}"
+        told.setdefault(f"{prefix}{name}", {}).setdefault(meaning, []).append(kind)
+        for inner_kind, inner in variants.items():
+            _collect(inner, f"{prefix}{name}.", inner_kind, told)
+
+
+def _kind(variant: type[Config]) -> str:
+    field = variant.model_fields.get("kind")
+    return str(field.default) if field else ""
 
 
 def _configs_in(annotation: object) -> Iterator[type[Config]]:
@@ -110,8 +135,10 @@ def _configs_in(annotation: object) -> Iterator[type[Config]]:
         yield from _configs_in(argument)
 
 
-def _sentence(problem: ErrorDetails, cls: type[Config], data: Mapping[str, Any]) -> str:
-    where = ".".join(_as_typed(problem["loc"], data))
+def _sentence(problems: list[ErrorDetails], cls: type[Config], data: Mapping[str, Any]) -> str:
+    """Say what is wrong at the place of the first problem."""
+    problem = problems[0]
+    where = _place(problem, data)
     prefix = f"{where}: " if where else ""
     if problem["type"] == "union_tag_invalid":
         found = problem["ctx"]["tag"]
@@ -120,16 +147,27 @@ def _sentence(problem: ErrorDetails, cls: type[Config], data: Mapping[str, Any])
         return (
             f"{prefix}unknown kind {found!r}; expected one of: {expected}.{_near(found, allowed)}"
         )
-    if problem["type"] == "union_tag_not_found":
+    if problem["type"] in ("union_tag_not_found", "model_attributes_type"):
         return (
             f"{prefix}{problem['input']!r} found; expected a kind, such as the name of a variant."
         )
     if problem["type"] == "extra_forbidden":
-        return f"{prefix}unknown field.{_near_field(where, cls)}"
-    message = problem["msg"].removeprefix("Value error, ")
+        return f"{prefix}unknown field{_near_field(where, cls, data)}"
     if problem["type"] == "value_error":  # our own validators write whole sentences
-        return f"{prefix}{message}"
-    return f"{prefix}{problem['input']!r} found; {message[0].lower()}{message[1:]}."
+        message = problem["msg"].removeprefix("Value error, ")
+        inner = f"{where}.{message.partition(':')[0]}"  # and may name a field inside this place
+        return f"{where}.{message}" if inner in field_paths(cls) else f"{prefix}{message}"
+    # A plain union, such as `none` or a number, has one problem a leg, all at the same place.
+    legs = dict.fromkeys(p["msg"] for p in problems if _place(p, data) == where)
+    return f"{prefix}{problem['input']!r} found; {', or '.join(map(_uncapitalised, legs))}."
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _place(problem: ErrorDetails, data: Mapping[str, Any]) -> str:
+    return ".".join(_as_typed(problem["loc"], data))
 
 
 def _as_typed(place: tuple[int | str, ...], data: Any) -> Iterator[str]:  # noqa: ANN401
@@ -150,12 +188,20 @@ def _near(found: str, allowed: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _near_field(where: str, cls: type[Config]) -> str:
+def _near_field(where: str, cls: type[Config], data: Mapping[str, Any]) -> str:
     """Suggest a field of the same name elsewhere, else a name alike beside it, else anywhere."""
     paths = list(field_paths(cls))
     parent, _, leaf = where.rpartition(".")
+    if where in paths:  # of another variant
+        return f" with {parent}={_kind_at(parent, data)}."
     same_name = [path for path in paths if path.rpartition(".")[2] == leaf]
     if same_name:
-        return f" Did you mean {same_name[0]!r}?"
+        return f". Did you mean {same_name[0]!r}?"
     beside = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == parent]
-    return _near(leaf, beside) or _near(where, paths)
+    return "." + (_near(leaf, beside) or _near(where, paths))
+
+
+def _kind_at(place: str, data: Any) -> str:  # noqa: ANN401
+    for name in place.split("."):
+        data = data[name]
+    return str(data["kind"])

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from assay.data.config import DataConfig
 from assay.data.corpus import Corpus
+from assay.data.readers import PIECE_BYTES
 from assay.data.split import decide_split, sides
 from assay.errors import DataError
 
@@ -52,6 +53,12 @@ def _cut_head(texts, cut):
             return cut
         cut -= len(text)
     return None
+
+
+def test_a_cut_on_the_border_of_two_pieces_repeats_nothing(tmp_path):
+    text = "ab" * PIECE_BYTES  # in ASCII, two pieces; half of it is the first
+    _, parts = divided(written(tmp_path, [text]), val_fraction=0.5)
+    assert [len(text) for _, text, _ in parts] == [PIECE_BYTES, PIECE_BYTES]
 
 
 def test_the_choice_of_documents_does_not_depend_on_their_order_or_names(tmp_path):

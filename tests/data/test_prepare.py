@@ -162,6 +162,20 @@ def test_a_build_that_fails_leaves_nothing_in_the_cache(tmp_path):
     assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
 
 
+def test_an_entry_appears_under_its_name_all_at_once(tmp_path):
+    """The folder that was written is the entry, renamed: the same inode, not a copy of it."""
+    written = []
+
+    def build(folder):
+        (folder / "a.bin").write_bytes(b"a")
+        assert not entry.exists()
+        written.append(folder.stat().st_ino)
+
+    entry = tmp_path / "key"
+    open_entry(entry, build)
+    assert written == [entry.stat().st_ino]
+
+
 def test_what_a_killed_process_left_is_cleared_away_by_the_next(tmp_path):
     left = tmp_path / ".0123456789ab-xyz"
     left.mkdir()

@@ -14,11 +14,14 @@ from assay.data.tokenizer import ByteTokenizer, CharTokenizer, TextStream, load_
 from assay.errors import DataError
 
 SAMPLE = "Trăm năm trong cõi người ta, it's the 42 words!\n\n  if x:\n\treturn 'don't'\n" * 30
+SAMPLE += "    a\n\n\nb        c\t\t\n" * 30  # so that runs of white space become tokens
 TEXT = st.text(st.characters(codec="utf-8"))
 BPE = train_bpe(iter([SAMPLE]), vocab_size=400)
 LOSSLESS = [CharTokenizer(SAMPLE, end_of_text=True), ByteTokenizer(), BPE]
 SPACES = " \n\r\t\u00a0\u0085\u3000\u2028\u200b\x1c\x0b"
-AWKWARD = st.text(st.sampled_from(SPACES + "aBế7²!'.<|>s中\u0301") | st.sampled_from("'re"))
+AWKWARD = st.lists(
+    st.sampled_from([*SPACES, "  ", "    ", "\n\n", *"aBế7²!'.<|>s中\u0301", "'re"])
+).map("".join)
 
 
 def foreign(lossy=True):
@@ -128,6 +131,7 @@ def test_a_vocabulary_the_text_cannot_fill_comes_out_smaller():
 @given(text=AWKWARD, least=st.integers(1, 5), size=st.integers(1, 4))
 @example(text="a \n b", least=1, size=1)
 @example(text="a  b\n\nc' re", least=1, size=9)
+@example(text="a    b", least=1, size=3)
 def test_cutting_before_white_space_changes_no_token(text, least, size):
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     cut = list(cut_at_spaces(iter(pieces), least))

@@ -14,7 +14,7 @@ class GPTEmbedding(nn.Module):
         self.pos_emb = nn.Embedding(max_len, d_model)
 
     def forward(self, x):
-        B, T = x.shape  # noqa: N806
+        B, T = x.shape  # noqa: N806, RUF059
         pos = torch.arange(T, device=x.device)
         tok = self.token_emb(x)
         pos = self.pos_emb(pos)
@@ -66,7 +66,7 @@ class MiniGPT(nn.Module):
         return torch.triu(torch.ones(T, T, device=device), diagonal=1).bool()
 
     def forward(self, x):
-        B, T = x.shape  # noqa: N806
+        B, T = x.shape  # noqa: N806, RUF059
         h = self.embed(x)
         mask = self.causal_mask(T, x.device)
         for block in self.blocks:

@@ -59,7 +59,7 @@ def test_changing_a_token_leaves_all_logits_before_it_bit_equal(name):
 
 
 @every_case
-@pytest.mark.parametrize("chunks", [(1,) * LENGTH, (4, 3, 2), (2, 1, 6), (LENGTH,)], ids=str)
+@pytest.mark.parametrize("chunks", [(1,) * LENGTH, (4, 3, 2), (LENGTH,)], ids=str)
 def test_reading_in_chunks_through_the_cache_equals_one_pass(name, chunks):
     model, tokens = shaken(name), tokens_of(2, LENGTH)
     cache = model.new_cache()
@@ -206,7 +206,7 @@ def test_bfloat16_autocast_stays_within_the_sum_of_its_roundings(name):
         with torch.autocast("cpu", torch.bfloat16):
             narrow, logits = model.features(tokens), model(tokens)
     bound = 2 * CASES[name].n_layers * ROUNDINGS_OF_A_LAYER * U_BF16
-    assert U_BF16 / 16 < relative_error(narrow, wide) < bound
+    assert U_BF16 / 4 < relative_error(narrow, wide) < bound
     assert logits.isfinite().all()
 
 
@@ -237,7 +237,7 @@ def test_greedy_decoding_through_the_cache_equals_the_naive_loop(position, windo
 
 
 def test_the_naive_loop_reads_only_the_last_tokens_once_the_window_is_full():
-    name = next(name for name in CASES if name.startswith("learned"))
+    name = next(name for name, config in CASES.items() if config.position.kind == "learned")
     prompt, past = tokens_of(SEQ_LEN), tokens_of(5, seed=8)
     short = reference_greedy(shaken(name), prompt, 4)
     assert torch.equal(reference_greedy(shaken(name), torch.cat((past, prompt)), 4)[5:], short)

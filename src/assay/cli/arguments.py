@@ -101,7 +101,7 @@ def _preset(name: str) -> dict[str, Any]:
 
     if name not in PRESETS:
         raise ConfigError(f"--preset: {name!r} found; expected one of: {', '.join(PRESETS)}.")
-    return PRESETS[name]().model_dump()
+    return PRESETS[name]().model_dump() | {"vocab_size": None}  # the tokenizer at hand decides
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

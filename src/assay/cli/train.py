@@ -68,11 +68,18 @@ def introduce(run: "Run") -> None:
     parameters = count(run.config.model).parameters
     tokens = run.config.train.steps * run.config.train.batch_size * run.config.seq_len
     words.print(
-        f"{run.folder.path}: {parameters / 1e6:.2f} M parameters, {tokens / 1e6:.1f} M tokens to "
-        f"train on; text of {data['train']['tokens'] / 1e6:.2f} M tokens, vocabulary "
-        f"{run.config.model.vocab:,}; {machine['device']} in {machine['precision']}, "
-        f"{machine['threads']} threads"
+        f"{run.folder.path}: {_short(parameters)} parameters, {_short(tokens)} tokens to train on; "
+        f"text of {_short(data['train']['tokens'])} tokens, vocabulary {run.config.model.vocab:,}; "
+        f"{machine['device']} in {machine['precision']}, {machine['threads']} threads"
     )
+
+
+def _short(n: int) -> str:
+    """Return a count in words: 800, 12.3 thousand, 1.67 million."""
+    for size, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if n >= size:
+            return f"{n / size:.3g} {word}"
+    return str(n)
 
 
 def conclude(run: "Run") -> None:

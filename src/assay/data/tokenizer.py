@@ -181,9 +181,7 @@ class TextStream:
 
     def flush(self) -> str:
         """Return U+FFFD for a character that was never completed, and begin anew."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

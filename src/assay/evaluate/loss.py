@@ -64,8 +64,8 @@ def evaluate(
     total = torch.zeros((), dtype=torch.float64)
     size = max(1, _BATCH_TOKENS // windows.shape[1])
     with torch.inference_mode():
-        for batch in windows.split(size):
-            tokens = batch.to(device)
+        for first in range(0, windows.shape[0], size):
+            tokens = windows[first : first + size].to(device)
             with precision():
                 logits = model(tokens[:, :-1]).float().flatten(0, 1)
             losses = F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")

@@ -6,6 +6,7 @@ from typing import Any, Never, TypeVar, final
 from assay.errors import ConfigError
 
 V = TypeVar("V")
+_LARGEST = 2**26  # of any size; the product of two, in bytes, stays within 64 bits
 
 
 @final
@@ -27,8 +28,10 @@ class Fields:
         Here alone null differs from nothing: Mistral's `sliding_window` is 4096 when left out.
         """
         found = self._data.get(name, left_out)
-        if found is not None and (not isinstance(found, int) or isinstance(found, bool)):
-            self.refuse(name, "a whole number")
+        if found is None:
+            return None
+        if not isinstance(found, int) or isinstance(found, bool) or found > _LARGEST:
+            self.refuse(name, f"a whole number up to {_LARGEST}")
         return found
 
     def number(self, name: str, default: float) -> float:

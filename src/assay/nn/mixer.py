@@ -9,13 +9,13 @@ from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from assay.nn.cache import LayerCache
 from assay.nn.norm import RMSNorm
 from assay.nn.position import Rotation
-from assay.schema import Config, kind_alone
+from assay.schema import Config, Size, kind_alone
 from assay.source import Source
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -131,11 +131,11 @@ class AttentionConfig(Config):
     """Causal self-attention."""
 
     kind: Literal["attention"] = "attention"
-    n_heads: PositiveInt = 4
+    n_heads: Size = 4
     """H, query heads; divides `model.d_model`."""
-    n_kv_heads: PositiveInt | None = None
+    n_kv_heads: Size | None = None
     """G, key and value heads; divides `n_heads`. Null: as many as `n_heads`."""
-    window: PositiveInt | None = None
+    window: Size | None = None
     """Tokens a query sees, itself included, in each layer. Null: all before it."""
     qk_norm: bool = False
     """Whether queries and keys are RMS-normalised per head before they are turned."""

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from assay.schema import Config, kind_alone
+from assay.schema import Config, Size, kind_alone
 from assay.source import Source
 
 Activation = Callable[[Tensor], Tensor]
@@ -79,7 +79,7 @@ class GELUConfig(Config):
     """Gaussian error linear unit, exact or by the tanh formula that GPT-2 uses."""
 
     kind: Literal["gelu"] = "gelu"
-    d_ff: PositiveInt | None = None
+    d_ff: Size | None = None
     """Inner width. Null: 4 d_model."""
     approximate: Literal["none", "tanh"] = "none"
     """`none` is x Φ(x) exactly; `tanh` its approximation."""
@@ -100,7 +100,7 @@ class ReLUConfig(Config):
     """Rectified linear unit."""
 
     kind: Literal["relu"] = "relu"
-    d_ff: PositiveInt | None = None
+    d_ff: Size | None = None
     """Inner width. Null: 4 d_model."""
     gated: ClassVar[bool] = False
     source: ClassVar[Source] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 2")
@@ -118,7 +118,7 @@ class ReLU2Config(Config):
     """Square of the rectified linear unit."""
 
     kind: Literal["relu2"] = "relu2"
-    d_ff: PositiveInt | None = None
+    d_ff: Size | None = None
     """Inner width. Null: 4 d_model."""
     gated: ClassVar[bool] = False
     source: ClassVar[Source] = Source("So et al. 2021", "arXiv:2109.08668", "sec. 3.2")
@@ -136,7 +136,7 @@ class SwiGLUConfig(Config):
     """A linear layer gated by SiLU."""
 
     kind: Literal["swiglu"] = "swiglu"
-    d_ff: PositiveInt | None = None
+    d_ff: Size | None = None
     """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
     gated: ClassVar[bool] = True
     source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
@@ -154,7 +154,7 @@ class GeGLUConfig(Config):
     """A linear layer gated by GELU."""
 
     kind: Literal["geglu"] = "geglu"
-    d_ff: PositiveInt | None = None
+    d_ff: Size | None = None
     """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
     gated: ClassVar[bool] = True
     source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")

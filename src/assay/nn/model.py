@@ -5,7 +5,7 @@ Shapes: B batch, T new tokens, D model width, V vocabulary, H heads.
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from assay.errors import ConfigError
@@ -17,19 +17,19 @@ from assay.nn.mixer import AttentionConfig, Context, MixerConfig, Probability
 from assay.nn.mlp import MLPConfig, SwiGLUConfig
 from assay.nn.norm import NormConfig, RMSNormConfig
 from assay.nn.position import PositionConfig, RopeConfig
-from assay.schema import Config
+from assay.schema import Config, Size
 
 
 class ModelConfig(Config):
     """The architecture. Every choice is one field; every field has one owner."""
 
-    vocab_size: PositiveInt | None = None
+    vocab_size: Size | None = None
     """V, in tokens. Null: the tokenizer's, when training."""
-    max_seq_len: PositiveInt = 256
+    max_seq_len: Size = 256
     """In tokens: length of a learned position table, bound of the context when generating."""
-    d_model: PositiveInt = 128
+    d_model: Size = 128
     """D, the width of the residual stream."""
-    n_layers: PositiveInt = 4
+    n_layers: Size = 4
     """Blocks."""
     position: PositionConfig = RopeConfig()
     """How tokens know where they are."""

@@ -221,9 +221,10 @@ def _scores(
     return q @ k.T / math.sqrt(q.shape[1])
 
 
-def _distance(n_tokens: int) -> Int[Tensor, "T T"]:
+def _distance(n_tokens: int) -> Float[Tensor, "T T"]:
     """Return how far back key s (column) lies from query t (row): t - s."""
-    return torch.tensor([[t - s for s in range(n_tokens)] for t in range(n_tokens)])
+    rows = [[t - s for s in range(n_tokens)] for t in range(n_tokens)]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _visible(n_tokens: int, window: int | None) -> Bool[Tensor, "T T"]:

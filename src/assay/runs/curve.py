@@ -5,7 +5,7 @@ from pathlib import Path
 
 from assay.runs.metrics import read_rows
 
-_SMOOTH = 0.9  # of an exponential mean over logged steps
+_SMOOTH = 0.8  # of an exponential mean over logged steps
 
 
 def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
@@ -16,6 +16,7 @@ def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     uniform_nats = math.log(vocab_size)
     rows = list(read_rows(folder / "metrics.jsonl"))
@@ -35,6 +36,7 @@ def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
         steps, losses = zip(*val, strict=True)
         axes.plot(steps, losses, "o-", color="tab:orange", markersize=4, label="validation")
     axes.set(xlabel="step", ylabel="loss in nats per token", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.25)
     if train or val:
         axes.legend(frameon=False)

@@ -6,7 +6,7 @@ for report in run.train():
 print(run.write("Once upon a time"))
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ class Run:
             model = read_model(path, self.config.model, plan.device)
         else:
             model = GPT.create(self.config.model, seed=self.config.train.seed, device=plan.device)
-        self._check_unfinished(state["step"])
+        self._check_unfinished(state["step"], manifest)
         optimizers = self.config.train.optimizer.build(model)
         if state["step"]:
             optimizers.load(read_optim(path))
@@ -192,8 +192,9 @@ class Run:
             Parts(self.folder, self.config, dataset, model, optimizers, plan), state
         ), manifest
 
-    def _check_unfinished(self, step: int) -> None:
-        if step >= self.config.train.steps:
+    def _check_unfinished(self, step: int, manifest: Mapping[str, Any]) -> None:
+        """Refuse a run that has its result; one killed after the last step lacks it yet."""
+        if step >= self.config.train.steps and "result" in manifest:
             raise RunError(
                 f"{self.folder.path}: all {self.config.train.steps} steps are done. Ask it for "
                 f"text: assay generate {self.folder.path.name}"

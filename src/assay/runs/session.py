@@ -103,7 +103,7 @@ class Session:
             RunError: If the disk does not take what must be written.
         """
         parts = self.parts
-        metrics = Metrics(parts.folder.path, after_step=self.step)
+        metrics = Metrics(parts.folder.path, after_step=self.step or -1)  # 0 is looked at anew
         board = open_board(parts.config.train.tensorboard, parts.folder.path)
         try:
             if self.step == 0:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from assay.data.tokenizer import TextStream, Tokenizer
-from assay.generate import GenerateOptions, generate
+from assay.errors import DataError
+from assay.generate import GenerateOptions, Generation, generate
 from assay.nn.model import GPT
 from assay.sampling import SamplingConfig
 
@@ -49,20 +50,28 @@ def write_text(
     *,
     stops: Sequence[str] = (),
 ) -> Iterator[tuple[int, str]]:
-    """Yield (row, text) as text is settled; row p · n_samples + s is sample s of prompt p.
+    """Return an iterator of (row, text), text being given out as soon as it is settled.
 
+    Row p · n_samples + s is sample s of prompt p.
     A character of several tokens comes out whole. A row ends at the tokenizer's end-of-text token,
     at a stop string (neither is given out) or after `max_new_tokens`. An empty prompt begins a
-    document: after an end-of-text token if the tokenizer has one, else after a line break.
+    document: after an end-of-text token if the tokenizer has one, else after a line break, or
+    after token 0 where there are no line breaks.
     """
     eot = tokenizer.eot_id
     if eot is not None and eot not in options.stop_tokens:
         options = options.model_copy(update={"stop_tokens": (*options.stop_tokens, eot)})
     generation = generate(model, [_start(tokenizer, p) for p in prompts], sampling, options=options)
     rows = [_Row(TextStream(tokenizer), stops) for _ in generation.generated]
+    return _pieces(generation, rows, options.stop_tokens)
+
+
+def _pieces(
+    generation: Generation, rows: Sequence[_Row], stop_tokens: Sequence[int]
+) -> Iterator[tuple[int, str]]:
     for step in generation:
         for index, token in enumerate(step):
-            if token is None or token in options.stop_tokens:
+            if token is None or token in stop_tokens:
                 continue
             if text := rows[index].push(token):
                 yield index, text
@@ -78,4 +87,7 @@ def _start(tokenizer: Tokenizer, prompt: str) -> list[int]:
         return [int(token) for token in tokenizer.encode(prompt)]
     if tokenizer.eot_id is not None:
         return [tokenizer.eot_id]
-    return [int(token) for token in tokenizer.encode("\n")]
+    try:
+        return [int(token) for token in tokenizer.encode("\n")]
+    except DataError:  # characters of a text without line breaks
+        return [0]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 from torch import Tensor
 
@@ -68,14 +68,23 @@ def sample(
         DivergedError: As `distribution` does.
     """
     probability = distribution(logits, config, history)
-    # A scan on many threads may round downwards between neighbours. A running maximum over the
-    # possible tokens alone keeps the order, and no impossible one can then be the first to pass.
-    cumulative = probability.cumsum(-1).masked_fill(probability == 0, -1).cummax(-1).values
-    total = cumulative[:, -1:]
-    under = torch.nextafter(total, torch.zeros_like(total))  # a number rounded to 1 draws the last
-    passed = (uniform.to(cumulative)[:, None] * total).minimum(under)
-    drawn = torch.searchsorted(cumulative, passed, right=True).squeeze(-1)
+    drawn = invert(probability.cumsum(-1), probability > 0, uniform.to(probability))
     return drawn.to(logits.device)
+
+
+def invert(
+    cumulative: Float[Tensor, "B V"], possible: Bool[Tensor, "B V"], uniform: Float[Tensor, " B"]
+) -> Int[Tensor, " B"]:
+    """Return the first possible token at which `cumulative` passes `uniform` times its total.
+
+    A scan on many threads may round downwards from one token to the next, or upwards over an
+    impossible one. A running maximum over the possible tokens alone mends both.
+    """
+    rising = cumulative.masked_fill(~possible, -1).cummax(-1).values
+    total = rising[:, -1:]
+    under = torch.nextafter(total, torch.zeros_like(total))  # a number rounded to 1 draws the last
+    passed = (uniform[:, None] * total).minimum(under)
+    return torch.searchsorted(rising, passed, right=True).squeeze(-1)
 
 
 def distribution(

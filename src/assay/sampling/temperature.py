@@ -20,7 +20,7 @@ _BISECTIONS = 50  # of the logarithm of the temperature: any bounds meet to 1e-1
 
 def entropy_nats(logits: Float[Tensor, "B V"]) -> Float[Tensor, "B 1"]:
     """Return the entropy of each row's softmax."""
-    return torch.special.entr(logits.softmax(-1)).sum(-1, keepdim=True).abs()  # -0.0 divides badly
+    return torch.special.entr(logits.softmax(-1)).sum(-1, keepdim=True)
 
 
 class FixedConfig(Config):

@@ -78,16 +78,16 @@ def verify_checkpoint(folder: Path) -> None:
     Raises:
         CheckpointError: Naming the first file that is missing, of another size or of another hash.
     """
+    for path in (folder / name for name in (*_files(), MANIFEST)):
+        if path.is_symlink() or not path.is_file():
+            raise CheckpointError(f"{path}: missing or a link; expected a file.")
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         expected = {name: (manifest[name]["bytes"], manifest[name]["sha256"]) for name in _files()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: unreadable ({error}).") from None
     for name, (size, digest) in expected.items():
-        path = folder / name
-        if path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"{path}: missing.")
-        found = _fingerprint(path)
+        path, found = folder / name, _fingerprint(folder / name)
         if found != {"bytes": size, "sha256": digest}:
             raise CheckpointError(
                 f"{path}: {found['bytes']} bytes of SHA-256 {found['sha256'][:12]}... found; "

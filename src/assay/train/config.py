@@ -1,6 +1,6 @@
 """What a training run does, apart from the model and the text."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -44,7 +44,7 @@ class TrainConfig(Config):
     """Whether metrics also go to RUN/tensorboard (needs assay[board])."""
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
+    def _batch_divides(self) -> "TrainConfig":
         if self.batch_size % self.micro_batches:
             raise ValueError(
                 f"micro_batches: {self.micro_batches} found; expected a divisor of batch_size = "

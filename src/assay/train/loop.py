@@ -97,11 +97,14 @@ def train(
         model.train()
         batch = batch_at(step).to(plan.device, non_blocking=True)
         loss = _backward(model, batch, plan, step)
-        grad_norm = _clipped(model, config.clip_norm)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+        grad_norm = float(norm)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # before clipping spreads a NaN
             message = _diagnosis(model, batch, plan, (step, loss, grad_norm))
             optimizers.zero_grad()
             raise DivergedError(message)
+        if config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, norm)
         factor = config.schedule.factor(step, config.steps)
         optimizers.step(factor)
         optimizers.zero_grad()
@@ -113,7 +116,8 @@ def train(
 def next_token_loss(model: GPT, tokens: Int[Tensor, "B T1"]) -> Float[Tensor, ""]:
     """Return the mean cross-entropy, in nats, of each token given those before it."""
     logits = model(tokens[:, :-1])
-    return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.to(wide).flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def _backward(model: GPT, batch: Tensor, plan: Plan, step: int) -> float:
@@ -124,13 +128,8 @@ def _backward(model: GPT, batch: Tensor, plan: Plan, step: int) -> float:
         with _dropout_seed(plan, step, index), plan.precision():
             loss = next_token_loss(model, piece) / len(pieces)
         loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
+        total = total + loss.detach()
     return float(total)
-
-
-def _clipped(model: nn.Module, clip_norm: float | None) -> float:
-    bound = float("inf") if clip_norm is None else clip_norm
-    return float(nn.utils.clip_grad_norm_(model.parameters(), bound))
 
 
 @contextmanager
@@ -147,7 +146,7 @@ def _diagnosis(model: GPT, batch: Tensor, plan: Plan, found: tuple[int, float, f
     if math.isfinite(loss):
         what, where = f"gradient norm {grad_norm}", last_bad_gradient(model)
     else:
-        with plan.precision():
+        with _dropout_seed(plan, step, 0), plan.precision():
             what, where = f"loss {loss}", first_bad_layer(model, batch[:, :-1])
     return (
         f"step {step}: {what} found, expected a finite number; it arises in {where}. The update "

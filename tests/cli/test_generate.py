@@ -1,0 +1,77 @@
+import json
+
+import pytest
+
+
+def test_the_prompt_comes_first_and_a_seed_repeats(assay, trained):
+    first = assay("generate", trained, "-p", "the cat", "-m", 20, "--seed", 3)
+    assert first.status == 0
+    assert first.stdout.startswith("the cat")
+    assert len(first.stdout) == len("the cat") + 20 + 1
+    assert assay("generate", trained, "-p", "the cat", "-m", 20, "--seed", 3).stdout == first.stdout
+    assert assay("generate", trained, "-p", "the cat", "-m", 20, "--seed", 4).stdout != first.stdout
+
+
+@pytest.mark.parametrize("m", [5, 40])  # 40 goes past the window of 16
+def test_without_a_cache_the_text_is_the_same(assay, trained, m):
+    plain = ["generate", trained, "-p", "the dog", "-m", m]
+    assert assay(*plain, "--no-cache").stdout == assay(*plain).stdout
+
+
+def test_many_prompts_and_samples_as_json(assay, trained):
+    result = assay("generate", trained, "-p", "the", "-p", "a d", "-n", 3, "-m", 8, "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["prompt"], row["sample"]) for row in rows] == [
+        (prompt, sample) for prompt in ("the", "a d") for sample in range(3)
+    ]
+    alone = assay("generate", trained, "-p", "the", "-n", 3, "-m", 8, "--json")
+    assert alone.stdout.splitlines() == result.stdout.splitlines()[:3]
+
+
+def test_greedy_is_temperature_0(assay, trained):
+    one = assay("generate", trained, "-p", "the", "-m", 12, "-t", 0, "--seed", 1)
+    two = assay("generate", trained, "-p", "the", "-m", 12, "-t", 0, "--seed", 2)
+    assert one.stdout == two.stdout
+
+
+def test_a_stop_string_ends_the_text_and_is_not_shown(assay, trained):
+    whole = assay("generate", trained, "-p", "the", "-m", 60, "--json").stdout
+    text = json.loads(whole)["text"]
+    stop = text[20:23]
+    cut = assay("generate", trained, "-p", "the", "-m", 60, "--stop", stop, "--json").stdout
+    assert json.loads(cut)["text"] == text.partition(stop)[0]
+
+
+def test_an_empty_prompt_writes_all_the_same(assay, text, tmp_path):
+    from conftest import SMALL
+
+    assay("train", text, *SMALL, "data.tokenizer=byte", "--name", "bytes")
+    assert len(assay("generate", "bytes", "-m", 10).stdout) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["-p", "ÀÉ"], 1, "À"),
+        (["sampling.temperature=-1"], 2, "sampling.temperature: -1 found"),
+        (["--top-p", "1.5"], 2, "sampling.top_p: 1.5 found"),
+        (["model.d_model=3"], 2, "only sampling.*"),
+        (["once upon a time"], 2, "--prompt"),
+        (["--window", "rolling"], 2, "rolling"),
+        (["--prompt-file", "none.txt"], 2, "none.txt"),
+    ],
+)
+def test_a_mistake_is_one_line(assay, trained, arguments, status, told):
+    result = assay("generate", trained, *arguments)
+    assert result.status == status
+    assert told in result.stderr
+    assert result.stdout == ""
+
+
+def test_prompts_from_a_file(assay, trained, tmp_path):
+    (tmp_path / "p.txt").write_text("the cat\nthe dog\n")
+    result = assay("generate", trained, "--prompt-file", "p.txt", "-m", 4, "--json")
+    assert [json.loads(line)["prompt"] for line in result.stdout.splitlines()] == [
+        "the cat",
+        "the dog",
+    ]

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from assay.engine.device import describe_machine, matmul_rate, settle
+from assay.errors import ConfigError
+from assay.schema import decode
+from assay.train.config import TrainConfig
+
+on_a_cpu = pytest.mark.skipif(
+    torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here"
+)
+CPU = torch.device("cpu")
+
+
+def config_of(**fields):
+    return decode(TrainConfig, fields)
+
+
+@on_a_cpu
+def test_auto_is_float32_on_the_cpu_where_there_is_nothing_else():
+    config = config_of()
+    plan = settle(config)
+    assert (plan.device, plan.autocast, plan.config) == (CPU, False, config)
+
+
+@pytest.mark.parametrize(
+    ("precision", "autocast"), [("auto", False), ("fp32", False), ("bf16", True)]
+)
+def test_on_a_cpu_bfloat16_is_taken_only_where_it_is_asked_for(precision, autocast):
+    plan = settle(config_of(device="cpu", precision=precision))
+    assert plan.autocast is autocast
+    with plan.precision():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if autocast else torch.float32)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:0", "", "CPU", "cuda:-1"])
+def test_a_device_that_is_not_there_is_one_sentence(device):
+    with pytest.raises(ConfigError) as caught:
+        settle(config_of(device=device))
+    message = str(caught.value)
+    assert message.startswith(f"train.device: {device!r} found; expected auto or one of: cpu")
+    assert message.count("\n") == 0
+
+
+@on_a_cpu
+def test_a_gpu_that_is_not_there_is_refused_before_any_work():
+    with pytest.raises(ConfigError, match=r"'cuda' found; expected auto or one of: cpu\.$"):
+        settle(config_of(device="cuda"))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_rate_of_products_is_that_of_a_computer(autocast):
+    """More than a pocket calculator's and less than all the machines of the world: 1e6 to 1e21."""
+    assert 1e6 < matmul_rate(CPU, autocast=autocast) < 1e21
+
+
+def test_the_description_names_what_may_change_the_bits():
+    torch.set_num_threads(1)
+    machine = describe_machine(settle(config_of(device="cpu", precision="bf16")))
+    assert (machine["device"], machine["precision"], machine["threads"]) == ("cpu", "bf16", 1)
+    assert machine["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert all(isinstance(value, str | int) for value in machine.values())
