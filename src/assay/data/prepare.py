@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.data.cache import cache_folder, file_sha256, open_entry
+from assay.data.cache import cache_folder, file_sha256, find_fault, open_entry
 from assay.data.config import DataConfig, FileTokenizerConfig
 from assay.data.corpus import Corpus, Progress
 from assay.data.encode import token_dtype, training_text, write_tokens
@@ -20,6 +22,7 @@ from assay.data.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1  # of the cache; raise it when the same key would hold other bytes
 _META = "meta.json"
+_ENTRY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,21 @@ def prepare(
     return _load(entry, how, corpus, split, config)
 
 
+def reopen(summary: Mapping[str, Any], cache: Path | None = None) -> Dataset | None:
+    """Return what `prepare` left in the cache when it returned this summary; the text is not read.
+
+    So a run can go on whose text came from standard input, or was moved since. None where the cache
+    no longer holds it whole.
+    """
+    name = str(summary.get("prepared", ""))
+    if not _ENTRY.fullmatch(name) or find_fault(entry := cache_folder(cache) / name) is not None:
+        return None
+    tokenizer = load_tokenizer(entry)
+    counts = json.loads((entry / _META).read_text())
+    train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))
+    return Dataset(train, val, tokenizer, summary["data_sha256"], dict(summary))
+
+
 def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfig) -> Dataset:
     tokenizer = load_tokenizer(entry)
     counts = json.loads((entry / _META).read_text())
@@ -106,6 +124,7 @@ def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfi
         "vocab_size": tokenizer.vocab_size,
         "lossless": tokenizer.lossless,
         "cache": how,
+        "prepared": entry.name,
         **{side: _described(counts[side], tokenizer) for side in ("train", "val")},
     }
     train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))

@@ -72,5 +72,5 @@ def evaluate(
             total += losses.double().sum().cpu()
     model.train(was_training)
     targets = windows[:, 1:]
-    text_bytes = int(byte_lengths[targets.numpy()].sum())
+    text_bytes = round(float(byte_lengths[targets.numpy()].sum()))
     return Evaluation(float(total) / targets.numel(), targets.numel(), text_bytes)

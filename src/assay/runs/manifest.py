@@ -57,14 +57,14 @@ def _git(root: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def check_same_data(manifest: Mapping[str, Any], data: Mapping[str, Any], run: Path) -> None:
+def check_same_data(began_with: Mapping[str, Any], data: Mapping[str, Any], run: Path) -> None:
     """Compare the hashes of text and tokenizer with those the run began with.
 
     Raises:
         DataError: If either differs, with both hashes.
     """
     for field, what in (("data_sha256", "text and split"), ("tokenizer_sha256", "tokenizer")):
-        began, found = manifest["data"][field], data[field]
+        began, found = began_with[field], data[field]
         if began != found:
             raise DataError(
                 f"{run}: the {what} changed: SHA-256 {found[:16]}... found, {began[:16]}... when "

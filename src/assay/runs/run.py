@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from assay.config import RunConfig
-from assay.data.prepare import Dataset, prepare
+from assay.data.prepare import Dataset, prepare, reopen
 from assay.data.tokenizer import Tokenizer, load_tokenizer
 from assay.data.windows import Windows, evaluation_windows
 from assay.engine.device import describe_machine, settle
-from assay.errors import ConfigError, DivergedError, RunError
+from assay.errors import ConfigError, DataError, DivergedError, RunError
 from assay.generate import GenerateOptions
 from assay.nn.model import GPT
 from assay.runs.curve import draw_curve
@@ -40,9 +40,12 @@ class Run:
         config: The resolved config.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
+    def __init__(
+        self, folder: RunFolder, config: RunConfig, dataset: Dataset | None = None
+    ) -> None:
         self.folder = folder
         self.config = config
+        self._dataset = dataset  # prepared by `create`, for the first session
 
     @classmethod
     def create(
@@ -70,7 +73,7 @@ class Run:
             folder.write_json("config.json", config.model_dump(mode="json"))
             manifest = new_manifest(config, dataset.summary, describe_machine(plan))
             folder.write_json("manifest.json", manifest)
-        return cls(folder, config)
+        return cls(folder, config, dataset)
 
     @classmethod
     def open(cls, run: str | Path, *, root: str | Path = "runs") -> "Run":
@@ -171,8 +174,8 @@ class Run:
         manifest = self.folder.read_manifest()
         plan = settle(self.config.train)
         machine = describe_machine(plan)
-        dataset = prepare(self.config.data, cache, progress)
-        check_same_data(manifest, dataset.summary, self.folder.path)
+        dataset = self._dataset or self._same_text(manifest["data"], cache, progress)
+        self._dataset = None
         changes = check_same_machine(manifest, machine, allow=anyway)
         state: dict[str, Any] = {"step": 0, "best": None, "train_s": 0.0}
         if checkpoints(self.folder.checkpoints):
@@ -191,6 +194,22 @@ class Run:
         return Session(
             Parts(self.folder, self.config, dataset, model, optimizers, plan), state
         ), manifest
+
+    def _same_text(
+        self, began: Mapping[str, Any], cache: Path | None, progress: Progress | None
+    ) -> Dataset:
+        """Prepare the text again and compare it; where it is gone, take what the cache kept."""
+        try:
+            if "-" in self.config.data.text:
+                raise DataError(f"{self.folder.path}: its text came from standard input.")
+            dataset = prepare(self.config.data, cache, progress)
+        except DataError:
+            kept = reopen(began, cache)
+            if kept is None:
+                raise
+            return kept
+        check_same_data(began, dataset.summary, self.folder.path)
+        return dataset
 
     def _check_unfinished(self, step: int, manifest: Mapping[str, Any]) -> None:
         """Refuse a run that has its result; one killed after the last step lacks it yet."""

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from assay.config import RunConfig
 from assay.count import count
 from assay.data.prepare import Dataset
@@ -89,7 +92,7 @@ class Session:
         self._val = evaluation_windows(
             dataset.val.ids, seq_len=config.seq_len, max_tokens=config.eval.max_tokens
         )
-        self._byte_lengths = dataset.tokenizer.token_byte_lengths()
+        self._byte_lengths = _byte_lengths(dataset)
         flops = count(config.model, seq_len=config.seq_len).training_flops
         self._step_flops = flops * config.train.batch_size
         self._rate = matmul_rate(parts.plan.device, autocast=parts.plan.autocast)
@@ -201,3 +204,15 @@ def as_row(val: Evaluation) -> dict[str, float]:
         "val_bits_per_byte": val.bits_per_byte,
         "val_tokens": val.tokens,
     }
+
+
+def _byte_lengths(dataset: Dataset) -> NDArray[np.float64]:
+    """Return the bytes of text of each token, so that those of all validation tokens are right.
+
+    A tokenizer that drops or rewrites text has tokens of other lengths than the text they stand
+    for; there the lengths are scaled to the bytes of the true text.
+    """
+    lengths = dataset.tokenizer.token_byte_lengths().astype(np.float64)
+    if dataset.tokenizer.lossless:
+        return lengths
+    return lengths * (dataset.val.n_bytes / max(1.0, lengths[dataset.val.ids].sum()))
