@@ -138,7 +138,7 @@ def test_the_manifest_says_what_was_run_on_what_and_where(tmp_path, text):
 def test_the_hash_of_the_data_follows_the_text_and_the_hash_of_the_config_does_not(tmp_path, text):
     config = config_of(text)
     one = Run.create(config, tmp_path / "one").folder.read_manifest()
-    text.write_text(TEXT.replace("7", "8"))
+    text.write_text(TEXT.replace("17", "71"))
     other = Run.create(config, tmp_path / "other").folder.read_manifest()
     assert one["data"]["data_sha256"] != other["data"]["data_sha256"]
     assert one["config_sha256"] == other["config_sha256"]
@@ -166,7 +166,7 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(tmp_path, text)
     with pytest.raises(RunError, match="there are no runs there yet"):
         Run.open("frist", root=tmp_path / "runs")
     Run.create(config_of(text), tmp_path / "runs" / "first")
-    with pytest.raises(RunError, match="frist: no run .* runs there: first"):
+    with pytest.raises(RunError, match=r"frist: no run .* runs there: first"):
         Run.open("frist", root=tmp_path / "runs")
 
 

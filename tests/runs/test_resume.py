@@ -4,7 +4,15 @@ import signal
 
 import pytest
 from allpairspy import AllPairs
-from tiny_run import bits_of, config_of, finish, in_child, stopping_at, train_and_die
+from tiny_run import (
+    bits_of,
+    config_of,
+    finish,
+    in_child,
+    stopping_at,
+    train_and_die,
+    train_and_die_at,
+)
 
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
@@ -78,6 +86,23 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path
     assert steps == list(range(saved + 1 if saved else 0, 9))
     assert bits_of(run) == bits_of(whole)
     assert run.folder.read_manifest()["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forks")
+def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bits(tmp_path, text):
+    """Six at random of those that a session makes in its folder."""
+    config = config_of(text, train__checkpoint_every=2)
+    whole = Run.create(config, tmp_path / "whole")
+    assert in_child(lambda: train_and_die_at(whole.folder.path)) == 0
+    operations = int((whole.folder.path / "operations").read_text())
+    for point in random.SystemRandom().sample(range(1, operations), 6):
+        print(f"killed at file operation {point} of {operations}")
+        killed = Run.create(config, tmp_path / f"killed-{point}")
+        assert in_child(lambda: train_and_die_at(killed.folder.path, point)) == -signal.SIGKILL  # noqa: B023
+        if killed.folder.read_manifest()["status"] != "finished":  # but for its picture
+            finish(killed)
+        assert bits_of(killed) == bits_of(whole)
 
 
 def test_rows_after_the_restored_step_are_superseded_and_a_torn_line_is_dropped(tmp_path, text):

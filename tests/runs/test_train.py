@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_run import TEXT, config_of, finish, in_child, stopping_at
+from tiny_run import TEXT, bits_of, config_of, finish, in_child, stopping_at
 
 from assay.errors import AssayError, DataError, DivergedError, RunError
 from assay.runs.metrics import read_rows
@@ -59,7 +59,9 @@ def test_a_finished_run_cannot_be_resumed(tmp_path, text):
     run = created(text, tmp_path)
     finish(run)
     before = run.folder.read_manifest()
-    with pytest.raises(RunError, match="all 8 steps are done. Ask it for text: assay generate run"):
+    with pytest.raises(
+        RunError, match=r"all 8 steps are done\. Ask it for text: assay generate run"
+    ):
         finish(run)
     assert run.folder.read_manifest() == before
 
@@ -130,11 +132,19 @@ def test_a_text_that_changed_is_refused_with_both_hashes(tmp_path, text):
     assert finish(run)[0].step == 4
 
 
-def test_a_text_that_is_gone_is_refused(tmp_path, text):
+def test_a_text_that_is_gone_is_taken_from_the_cache_and_refused_without_it(tmp_path, text):
+    whole = created(text, tmp_path, "whole")
+    finish(whole)
     run = created(text, tmp_path)
+    finish(run, stop=stopping_at(3))
     text.unlink()
+    finish(run, stop=stopping_at(2))
+    (tmp_path / "cache").rename(tmp_path / "moved")
     with pytest.raises(DataError, match=r"text\.txt"):
         finish(run)
+    (tmp_path / "moved").rename(tmp_path / "cache")
+    finish(run)
+    assert bits_of(run) == bits_of(whole)
 
 
 def test_a_tokenizer_that_changed_is_refused(tmp_path, text):
@@ -181,7 +191,7 @@ def test_a_diverged_run_keeps_the_last_good_state_and_says_so(tmp_path, text):
     run = created(
         text, tmp_path, train__optimizer__lr=1e30, model__norm="none", train__schedule="constant"
     )
-    with pytest.raises(DivergedError, match="^step 2: loss"):
+    with pytest.raises(DivergedError, match=r"^step 2: loss"):
         finish(run)
     manifest = run.folder.read_manifest()
     assert manifest["status"] == "diverged"
@@ -194,10 +204,10 @@ def test_a_diverged_run_keeps_the_last_good_state_and_says_so(tmp_path, text):
 
 def test_a_run_that_diverges_in_its_first_step_can_still_be_looked_at(tmp_path, text):
     run = created(text, tmp_path, model__init={"kind": "gaussian", "std": 1e30})
-    with pytest.raises(DivergedError, match="^step 1: "):
+    with pytest.raises(DivergedError, match=r"^step 1: "):
         finish(run)
     assert status(run) == "diverged"
-    with pytest.raises(DivergedError, match="^step 1: "):
+    with pytest.raises(DivergedError, match=r"^step 1: "):
         finish(run)
     assert [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")] == [0]
 
@@ -266,6 +276,16 @@ def test_tensorboard_gets_the_numbers_of_the_reports_where_it_is_asked_for(tmp_p
     assert [event.step for event in events.Scalars("val/bits_per_byte")] == [3, 6, 8]
 
 
+def test_tensorboard_shows_a_superseded_step_once(tmp_path, text):
+    run = created(text, tmp_path, train__tensorboard=True)
+    finish(run, stop=stopping_at(6))
+    (tmp_path / "run" / "checkpoints" / "step-000006" / "state.json").unlink()
+    assert finish(run)[0].step == 4
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/lr")] == list(range(1, 9))
+
+
 def test_tensorboard_is_left_out_where_it_is_not_asked_for(tmp_path, text):
     finish(created(text, tmp_path))
     assert not (tmp_path / "run" / "tensorboard").exists()
@@ -288,7 +308,7 @@ def test_a_stop_at_any_step_saves_that_step(tmp_path, text, step):
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, text):
-    """The rate is so high after the warm-up that the first evaluation stays the best."""
+    """The rate is so high that an early evaluation stays the best, through an interruption too."""
     run = created(
         text,
         tmp_path,
@@ -298,9 +318,10 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, text):
         train__optimizer__lr=1.0,
         train__schedule={"kind": "constant"},
     )
-    losses = {report.step: report.val.loss_nats for report in finish(run) if report.val}
+    reports = finish(run, stop=stopping_at(6)) + finish(run)
+    losses = {report.step: report.val.loss_nats for report in reports if report.val}
     best = min(losses, key=losses.get)
-    assert best < 8
+    assert best < 6
     found = [path.name for path in checkpoints(run.folder.checkpoints)]
     assert found == ["step-000008", f"step-{best:06d}"]
 

@@ -85,7 +85,7 @@ def test_an_update_of_muon_has_the_root_mean_square_of_adamws():
     [0.5, 1.5] (Jordan 2024), so the RMS is 0.2 lr within that, and the cosine with the true polar
     factor is at least the least mean over RMS of numbers in [a, b], 2 √(ab) / (a + b) = 0.866.
     """
-    model = model_of(n_layers=1)
+    model = model_of(d_model=256)  # at which Jordan's own scale would be 3.2 times smaller
     optimizers = MuonConfig(lr=0.5, weight_decay=0.0, momentum=0.0).build(model)
     give_gradients(model, 0)
     polar = {}

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from assay.runs.session import RunReport
 
 
-def open_board(wanted: bool, folder: Path) -> Callable[[RunReport], None]:
+def open_board(wanted: bool, folder: Path, *, after_step: int) -> Callable[[RunReport], None]:
     """Return a function that writes a report to FOLDER/tensorboard, or that does nothing.
+
+    What was written of later steps than `after_step` is superseded and no longer shown.
 
     Raises:
         ConfigError: If it is wanted and not installed.
@@ -27,7 +29,7 @@ def open_board(wanted: bool, folder: Path) -> Callable[[RunReport], None]:
             "train.tensorboard: true found, and tensorboard is not installed. Install it: "
             "pip install 'assay[board]'"
         ) from None
-    writer = SummaryWriter(folder / "tensorboard")
+    writer = SummaryWriter(folder / "tensorboard", purge_step=after_step + 1)
 
     def write(report: RunReport) -> None:
         scalars = {"train/loss_nats": report.loss_nats, "train/grad_norm": report.grad_norm}

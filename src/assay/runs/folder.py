@@ -26,6 +26,7 @@ from assay.schema import decode
 from assay.train.checkpoint import flush
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NEEDED = frozenset({"status", "data", "packages", "machine", "sessions", "notes"})
 
 
 class RunFolder:
@@ -48,8 +49,7 @@ class RunFolder:
                 "beginning with a letter or digit."
             )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
+            path.mkdir(parents=True)
         except FileExistsError:
             raise RunError(
                 f"{path}: a run of this name is there already and is never overwritten. Choose "
@@ -124,8 +124,17 @@ class RunFolder:
             raise RunError(f"{self.path / 'config.json'}: {error}") from None
 
     def read_manifest(self) -> dict[str, Any]:
-        """Return the manifest of the run."""
-        return self._read_json("manifest.json")
+        """Return the manifest of the run.
+
+        Raises:
+            RunError: If the file is missing or was damaged.
+        """
+        manifest = self._read_json("manifest.json")
+        if missing := sorted(_NEEDED - manifest.keys()):
+            raise RunError(
+                f"{self.path / 'manifest.json'}: {missing[0]!r} is missing; the file was damaged."
+            )
+        return manifest
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file whole or not at all."""

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from assay.errors import RunError
+
 Row = Mapping[str, Any]
 
 
@@ -28,14 +30,28 @@ class Metrics:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file; a last line torn by a kill is left out."""
+    """Yield the rows of a file; a last line torn by a kill is left out.
+
+    Raises:
+        RunError: At a whole line that is no row.
+    """
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
             if not line.endswith("\n"):
                 return
-            yield json.loads(line)
+            yield _row(line, f"{path}, line {number}")
+
+
+def _row(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not {"kind", "step"} & row.keys():
+        raise RunError(f"{place}: not a row of metrics; the file was damaged. Remove the line.")
+    return row
 
 
 def _reopened(path: Path, after_step: int) -> IO[str]:

@@ -6,6 +6,7 @@ for report in run.train():
 print(run.write("Once upon a time"))
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,12 +68,12 @@ class Run:
         config = _with_vocabulary(config, dataset.tokenizer)
         _check_lengths(config, dataset)
         folder = RunFolder.create(Path(path))
-        with _said("written"):
+        with _said("written"), _or_nothing(folder.path):
             folder.tokenizer.mkdir()
             dataset.tokenizer.save(folder.tokenizer)
-            folder.write_json("config.json", config.model_dump(mode="json"))
             manifest = new_manifest(config, dataset.summary, describe_machine(plan))
             folder.write_json("manifest.json", manifest)
+            folder.write_json("config.json", config.model_dump(mode="json"))  # makes it a run
         return cls(folder, config, dataset)
 
     @classmethod
@@ -262,6 +263,16 @@ def _check_lengths(config: RunConfig, dataset: Dataset) -> None:
     size, seed = config.train.batch_size, config.train.seed
     Windows(dataset.train.ids, seq_len=config.seq_len, batch_size=size, seed=seed)
     evaluation_windows(dataset.val.ids, seq_len=config.seq_len, max_tokens=config.seq_len)
+
+
+@contextmanager
+def _or_nothing(folder: Path) -> Iterator[None]:
+    """Remove a folder that could not be filled; else its name would be taken by what is no run."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextmanager

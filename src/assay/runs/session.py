@@ -107,7 +107,8 @@ class Session:
         """
         parts = self.parts
         metrics = Metrics(parts.folder.path, after_step=self.step or -1)  # 0 is looked at anew
-        board = open_board(parts.config.train.tensorboard, parts.folder.path)
+        wanted, folder = parts.config.train.tensorboard, parts.folder.path
+        board = open_board(wanted, folder, after_step=self.step)
         try:
             if self.step == 0:
                 yield self._look(metrics)

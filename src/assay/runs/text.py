@@ -1,6 +1,6 @@
 """Text from a model and a tokenizer, as it comes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from assay.data.tokenizer import TextStream, Tokenizer
@@ -56,22 +56,24 @@ def write_text(
     A character of several tokens comes out whole. A row ends at the tokenizer's end-of-text token,
     at a stop string (neither is given out) or after `max_new_tokens`. An empty prompt begins a
     document: after an end-of-text token if the tokenizer has one, else after a line break, or
-    after token 0 where there are no line breaks.
+    after token 0 where there are no line breaks. Ids that the model has over the tokenizer's, where
+    its vocabulary was rounded up, give no text.
     """
     eot = tokenizer.eot_id
     if eot is not None and eot not in options.stop_tokens:
         options = options.model_copy(update={"stop_tokens": (*options.stop_tokens, eot)})
     generation = generate(model, [_start(tokenizer, p) for p in prompts], sampling, options=options)
     rows = [_Row(TextStream(tokenizer), stops) for _ in generation.generated]
-    return _pieces(generation, rows, options.stop_tokens)
+    silent = {*options.stop_tokens, *range(tokenizer.vocab_size, model.config.vocab)}
+    return _pieces(generation, rows, silent)
 
 
 def _pieces(
-    generation: Generation, rows: Sequence[_Row], stop_tokens: Sequence[int]
+    generation: Generation, rows: Sequence[_Row], silent: Set[int]
 ) -> Iterator[tuple[int, str]]:
     for step in generation:
         for index, token in enumerate(step):
-            if token is None or token in stop_tokens:
+            if token is None or token in silent:
                 continue
             if text := rows[index].push(token):
                 yield index, text
