@@ -14,6 +14,7 @@ from tiny_run import (
     train_and_die_at,
 )
 
+from assay.errors import DataError, RunError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints
@@ -150,3 +151,42 @@ def test_another_seed_is_another_run(tmp_path, text):
 def test_a_run_without_checkpoints_on_the_way_keeps_its_last_step_alone(tmp_path, text):
     run = straight(config_of(text, train__checkpoint_every=0), tmp_path / "run")
     assert [path.name for path in checkpoints(run.folder.checkpoints)] == ["step-000008"]
+
+
+def test_a_config_edited_since_is_refused_with_both_hashes(tmp_path, text):
+    run = Run.create(config_of(text), tmp_path / "run")
+    finish(run, stop=stopping_at(4))
+    path = tmp_path / "run/config.json"
+    path.write_text(path.read_text().replace('"adamw"', '"muon"'))
+    path.write_text(path.read_text().replace('"eps": 1e-08,\n', '"eps": 1e-07,\n'))
+    with pytest.raises(RunError, match="the config was edited"):
+        finish(Run.open(tmp_path / "run"))
+
+
+def test_a_run_whose_text_is_gone_goes_on_with_what_was_prepared(tmp_path, text):
+    whole = Run.create(config_of(text), tmp_path / "whole")
+    finish(whole)
+    finish(Run.create(config_of(text), tmp_path / "cut"), stop=stopping_at(4))
+    text.unlink()
+    cut = Run.open(tmp_path / "cut")
+    finish(cut)
+    assert bits_of(cut)["weights"] == bits_of(whole)["weights"]
+
+
+def test_a_run_whose_text_and_cache_are_gone_is_told_so(tmp_path, text):
+    finish(Run.create(config_of(text), tmp_path / "cut"), stop=stopping_at(4))
+    text.unlink()
+    with pytest.raises(DataError, match=r"text\.txt"):
+        finish(Run.open(tmp_path / "cut"), cache=tmp_path / "elsewhere")
+
+
+def test_the_best_checkpoint_stays_though_newer_ones_are_worse(tmp_path, text):
+    changes = {"train__keep_checkpoints": 1, "train__checkpoint_every": 2, "eval__every": 2}
+    changes |= {"train__schedule": "constant", "train__optimizer__lr": 0.03, "train__steps": 60}
+    run = Run.create(config_of(text, **changes), tmp_path / "run")
+    reports = finish(run)
+    saved = {r.step: r.val.loss_nats for r in reports if r.checkpoint and r.val}
+    kept = {path.name for path in checkpoints(run.folder.checkpoints)}
+    best = min(saved, key=saved.get)
+    assert best < 60, "this text is not overfitted"
+    assert kept == {f"step-{best:06d}", "step-000060"}

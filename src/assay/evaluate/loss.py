@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from assay.nn.head import at_least_float32
 from assay.nn.model import GPT
 
 _BATCH_TOKENS = 8192
@@ -67,7 +68,7 @@ def evaluate(
         for first in range(0, windows.shape[0], size):
             tokens = windows[first : first + size].to(device)
             with precision():
-                logits = model(tokens[:, :-1]).float().flatten(0, 1)
+                logits = at_least_float32(model(tokens[:, :-1])).flatten(0, 1)
             losses = F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
             total += losses.double().sum().cpu()
     model.train(was_training)

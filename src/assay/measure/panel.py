@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from assay.nn.head import at_least_float32
 from assay.nn.model import GPT
 
 _ALARM_NATS = 0.25  # GPT-2's own initialisation starts within 0.2 nats of ln V
@@ -97,7 +98,7 @@ def initial_panel(model: GPT, tokens: Int[Tensor, "B T1"]) -> Panel:
     was_training = model.training
     model.eval()
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    logits = model(inputs).float()
+    logits = at_least_float32(model(inputs))
     log_p = logits.log_softmax(-1)
     current = log_p.gather(-1, inputs[..., None])
     panel = Panel(
@@ -115,4 +116,4 @@ def initial_panel(model: GPT, tokens: Int[Tensor, "B T1"]) -> Panel:
 def _sees_future(model: GPT, inputs: Tensor, logits: Tensor) -> bool:
     changed = inputs.clone()
     changed[:, -1] = (changed[:, -1] + 1) % logits.shape[-1]
-    return not torch.equal(model(changed)[:, :-1].float(), logits[:, :-1])
+    return not torch.equal(at_least_float32(model(changed))[:, :-1], logits[:, :-1])

@@ -6,6 +6,7 @@ Shapes: `...` any leading dimensions, D model width, V vocabulary.
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import PositiveFloat
@@ -36,3 +37,8 @@ def unembed(
         features = features * factor
     logits = F.linear(features, weight)
     return logits if soft_cap is None else soft_cap * (logits / soft_cap).tanh()
+
+
+def at_least_float32(logits: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    """Return logits in the precision a loss is taken in: float32, or float64 if they are that."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

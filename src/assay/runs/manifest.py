@@ -57,6 +57,20 @@ def _git(root: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
+def check_same_config(manifest: Mapping[str, Any], config: RunConfig, run: Path) -> None:
+    """Compare the config with the one the run began with.
+
+    Raises:
+        RunError: If config.json was edited since, with both hashes.
+    """
+    began, found = str(manifest.get("config_sha256")), config_hash(config)
+    if began != found:
+        raise RunError(
+            f"{run / 'config.json'}: SHA-256 {found[:16]}... found, {began[:16]}... when the run "
+            "began: the config was edited. Put it back, or start a new run with the new settings."
+        )
+
+
 def check_same_data(began_with: Mapping[str, Any], data: Mapping[str, Any], run: Path) -> None:
     """Compare the hashes of text and tokenizer with those the run began with.
 

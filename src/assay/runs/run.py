@@ -22,7 +22,13 @@ from assay.generate import GenerateOptions
 from assay.nn.model import GPT
 from assay.runs.curve import draw_curve
 from assay.runs.folder import RunFolder
-from assay.runs.manifest import check_same_data, check_same_machine, new_manifest, now
+from assay.runs.manifest import (
+    check_same_config,
+    check_same_data,
+    check_same_machine,
+    new_manifest,
+    now,
+)
 from assay.runs.session import Parts, RunReport, Session, Stop, as_row
 from assay.runs.text import write_text
 from assay.sampling import SamplingConfig
@@ -173,6 +179,7 @@ class Run:
     ) -> tuple[Session, dict[str, Any]]:
         """Return a session at the newest whole checkpoint, or at the start, and the manifest."""
         manifest = self.folder.read_manifest()
+        check_same_config(manifest, self.config, self.folder.path)
         plan = settle(self.config.train)
         machine = describe_machine(plan)
         dataset = self._dataset or self._same_text(manifest["data"], cache, progress)

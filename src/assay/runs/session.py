@@ -73,7 +73,7 @@ class Session:
 
     Attributes:
         step: Steps taken so far.
-        best: Step and validation loss of the best evaluation, or None.
+        best: Step and validation loss of the best evaluation that has a checkpoint, or None.
         train_s: Seconds spent in steps, over all sessions of the run.
     """
 
@@ -97,6 +97,7 @@ class Session:
         self._step_flops = flops * config.train.batch_size
         self._rate = matmul_rate(parts.plan.device, autocast=parts.plan.autocast)
         self._saved_step = self.step if self.step else -1
+        self._judged: tuple[int, float] | None = None
 
     def go(self, stop: Stop) -> Iterator[RunReport]:
         """Yield a report for each step; end after the last one, or at the first where `stop()`.
@@ -106,19 +107,19 @@ class Session:
             RunError: If the disk does not take what must be written.
         """
         parts = self.parts
-        metrics = Metrics(parts.folder.path, after_step=self.step or -1)  # 0 is looked at anew
+        self._metrics = metrics = Metrics(parts.folder.path, after_step=self.step or -1)
         wanted, folder = parts.config.train.tensorboard, parts.folder.path
         board = open_board(wanted, folder, after_step=self.step)
         try:
             if self.step == 0:
-                yield self._look(metrics)
+                yield self._look()
             reports = train(
                 parts.model, self._windows.batch, parts.optimizers, parts.plan, start=self.step
             )
             for report in reports:
                 self.step, self.train_s = report.step, self.train_s + report.elapsed_s
                 stopping = stop()
-                done = self._after(report, metrics, saving=stopping)
+                done = self._after(report, saving=stopping)
                 board(done)
                 yield done
                 if stopping:
@@ -142,6 +143,10 @@ class Session:
         parts, train_config = self.parts, self.parts.config.train
         if self._saved_step == self.step or first_bad_weight(parts.model):
             return None
+        judged = self._judged
+        if judged is not None and judged[0] == self.step:
+            self.best = min(self.best or judged, judged, key=lambda best: best[1])
+        self._metrics.sync()
         state = {
             "step": self.step,
             "best": self.best,
@@ -156,14 +161,14 @@ class Session:
         prune(parent, keep=train_config.keep_checkpoints, best=best)
         return path
 
-    def _look(self, metrics: Metrics) -> RunReport:
+    def _look(self) -> RunReport:
         with self.parts.plan.precision():
             batch = self._windows.batch(1).to(self.parts.plan.device)
             panel = initial_panel(self.parts.model, batch)
-        metrics.write({"kind": "panel", "step": 0, **asdict(panel)})
+        self._metrics.write({"kind": "panel", "step": 0, **asdict(panel)})
         return RunReport(step=0, loss_nats=panel.loss_nats, panel=panel)
 
-    def _after(self, report: StepReport, metrics: Metrics, *, saving: bool) -> RunReport:
+    def _after(self, report: StepReport, *, saving: bool) -> RunReport:
         """Judge, log and save what is due after a step."""
         config, step = self.parts.config, report.step
         last = step == config.train.steps
@@ -173,8 +178,8 @@ class Session:
             names = ("step", "loss_nats", "grad_norm", "lr")
             values = {name: getattr(report, name) for name in names}
             speed = {"step": step, "tokens_per_s": tokens_per_s, "utilisation": utilisation}
-            metrics.write({"kind": "train", **values}, speed | {"train_s": self.train_s})
-        val = self._judge(metrics) if last or step % config.eval.every == 0 else None
+            self._metrics.write({"kind": "train", **values}, speed | {"train_s": self.train_s})
+        val = self._judge() if last or step % config.eval.every == 0 else None
         every = config.train.checkpoint_every
         due = last or saving or (every and step % every == 0)
         return RunReport(
@@ -188,12 +193,12 @@ class Session:
             checkpoint=self.save() if due else None,
         )
 
-    def _judge(self, metrics: Metrics) -> Evaluation:
+    def _judge(self) -> Evaluation:
         parts = self.parts
         val = evaluate(parts.model, self._val, self._byte_lengths, parts.plan.precision)
-        if math.isfinite(val.loss_nats) and (self.best is None or val.loss_nats < self.best[1]):
-            self.best = (self.step, val.loss_nats)
-        metrics.write({"kind": "eval", "step": self.step, **as_row(val)})
+        if math.isfinite(val.loss_nats):
+            self._judged = (self.step, val.loss_nats)
+        self._metrics.write({"kind": "eval", "step": self.step, **as_row(val)})
         return val
 
 

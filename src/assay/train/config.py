@@ -36,7 +36,7 @@ class TrainConfig(Config):
     """cpu, cuda, cuda:1, mps. Auto: cuda, else mps, else cpu."""
     log_every: PositiveInt = 10
     """Steps between two lines of metrics.jsonl."""
-    checkpoint_every: NonNegativeInt = 200
+    checkpoint_every: NonNegativeInt = 100
     """Steps between two checkpoints; 0 keeps only the last."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints stay, beside the best."""

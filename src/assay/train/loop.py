@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from assay.errors import DivergedError
+from assay.nn.head import at_least_float32
 from assay.nn.init import stream_seed
 from assay.nn.model import GPT
 from assay.train.config import TrainConfig
@@ -116,8 +117,7 @@ def train(
 def next_token_loss(model: GPT, tokens: Int[Tensor, "B T1"]) -> Float[Tensor, ""]:
     """Return the mean cross-entropy, in nats, of each token given those before it."""
     logits = model(tokens[:, :-1])
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.to(wide).flatten(0, 1), tokens[:, 1:].flatten())
+    return F.cross_entropy(at_least_float32(logits).flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def _backward(model: GPT, batch: Tensor, plan: Plan, step: int) -> float:

@@ -43,7 +43,7 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(assay, trained):
 
 
 def test_an_empty_prompt_writes_all_the_same(assay, text, tmp_path):
-    from conftest import SMALL
+    from small_run import SMALL
 
     assay("train", text, *SMALL, "data.tokenizer=byte", "--name", "bytes")
     assert len(assay("generate", "bytes", "-m", 10).stdout) > 1

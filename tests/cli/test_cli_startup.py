@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, TEXT
+from small_run import SMALL, TEXT
 
 ASSAY = [sys.executable, "-m", "assay"]
 
@@ -16,7 +16,8 @@ def environment(tmp_path):
 
 
 def test_help_imports_neither_torch_nor_matplotlib():
-    code = "import sys, assay.cli; print({'torch', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules))"
+    heavy = "{'torch', 'numpy', 'matplotlib', 'pydantic'}"
+    code = f"import sys, assay.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

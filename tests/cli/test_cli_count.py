@@ -1,6 +1,6 @@
 import json
 
-from conftest import TEXT
+from small_run import TEXT
 
 
 def test_gpt2_is_counted_as_published(assay):

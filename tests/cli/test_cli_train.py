@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, TEXT
+from small_run import SMALL, TEXT
 
 
 def test_a_text_becomes_a_run_whose_path_is_all_that_stdout_gets(assay, text):
