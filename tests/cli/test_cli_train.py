@@ -46,6 +46,7 @@ def test_a_config_file_is_laid_under_the_changes(assay, text):
     [
         (["model.n_layer=2"], "model.n_layer: unknown field. Did you mean 'n_layers'?"),
         (["model.n_heads=2"], "Did you mean 'model.mixer.n_heads'?"),
+        (["steps=3"], "steps: unknown field. Did you mean 'train.steps'?"),
         (["model.norm=rsm"], "model.norm: unknown kind 'rsm'"),
         (["model.d_model=big"], "model.d_model: 'big' found"),
         (["model.d_model=12", "model.mixer.n_heads=4"], "even number"),

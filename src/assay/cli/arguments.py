@@ -14,7 +14,7 @@ from assay.errors import ConfigError
 if TYPE_CHECKING:
     from assay.config import RunConfig
 
-_CHANGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+=.*", re.DOTALL)
+_CHANGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=.*", re.DOTALL)
 
 Arguments = Annotated[
     list[str] | None,
@@ -53,7 +53,7 @@ def tell_apart(arguments: Sequence[str] | None) -> Given:
     """Sort arguments: `*.toml` is a config, `a.b=c` a change, the rest are texts."""
     given = Given([], [], {})
     for argument in arguments or ():
-        if _CHANGE.fullmatch(argument):
+        if _CHANGE.fullmatch(argument) and not Path(argument).exists():
             field, _, value = argument.partition("=")
             given.changes[field] = parse_value(value)
         elif argument.endswith(".toml"):

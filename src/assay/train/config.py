@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from assay.schema import Config
-from assay.train.optim import AdamWConfig, OptimizerConfig
+from assay.train.optim import MuonConfig, OptimizerConfig
 from assay.train.schedule import CosineConfig, ScheduleConfig
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -16,15 +16,15 @@ class TrainConfig(Config):
 
     seed: Seed = 0
     """Initial weights, order of the data, dropout: each a function of this and of nothing else."""
-    steps: PositiveInt = 600
+    steps: PositiveInt = 500
     """Optimizer steps."""
     seq_len: PositiveInt | None = None
     """Tokens of context in training. Null: model.max_seq_len."""
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt = 8
     """Sequences in a step."""
     micro_batches: PositiveInt = 1
     """Pieces a batch is cut into to save memory; divides batch_size."""
-    optimizer: OptimizerConfig = AdamWConfig()
+    optimizer: OptimizerConfig = MuonConfig()
     """What turns gradients into updates."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate goes over the steps."""
