@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from assay.data.config import (
     FileTokenizerConfig,
 )
 from assay.data.encode import token_dtype
-from assay.data.prepare import prepare
+from assay.data.prepare import prepare, reopen
 from assay.data.subword import train_bpe
 from assay.errors import DataError
 
@@ -253,3 +254,19 @@ def test_files_are_mapped_and_read_only(folder, cache):
     assert Path(data.train.path).stat().st_size == 2 * len(data.train.ids)
     with pytest.raises(ValueError, match="read-only"):
         data.train.ids[0] = 1
+
+
+def test_what_was_prepared_opens_again_without_the_text(folder, cache):
+    first = prepare(config_of(folder), cache)
+    shutil.rmtree(folder)
+    again = reopen(json.loads(json.dumps(first.summary)), cache)
+    assert again.sha256 == first.sha256
+    assert again.tokenizer.sha256 == first.tokenizer.sha256
+    assert np.array_equal(again.train.ids, first.train.ids)
+    assert np.array_equal(again.val.document_starts, first.val.document_starts)
+
+
+@pytest.mark.parametrize("name", ["", "../cache", "0" * 64, None])
+def test_a_summary_of_no_entry_opens_nothing(folder, cache, name):
+    summary = prepare(config_of(folder), cache).summary
+    assert reopen(summary | {"prepared": name}, cache) is None

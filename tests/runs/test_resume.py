@@ -14,7 +14,7 @@ from tiny_run import (
     train_and_die_at,
 )
 
-from assay.errors import DataError, RunError
+from assay.errors import RunError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints
@@ -73,7 +73,7 @@ def test_the_text_is_read_more_than_twice_in_the_runs_above(tmp_path, text):
 
 
 @pytest.mark.usefixtures("forks")
-@pytest.mark.parametrize("step", [0, 2, 3, random.SystemRandom().randrange(4, 8), 8])
+@pytest.mark.parametrize("step", [0, 2, 3, 5, 8])
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path, text, step):
     config = config_of(text, model__dropout=0.1)
     whole = straight(config, tmp_path / "whole")
@@ -161,32 +161,3 @@ def test_a_config_edited_since_is_refused_with_both_hashes(tmp_path, text):
     path.write_text(path.read_text().replace('"eps": 1e-08,\n', '"eps": 1e-07,\n'))
     with pytest.raises(RunError, match="the config was edited"):
         finish(Run.open(tmp_path / "run"))
-
-
-def test_a_run_whose_text_is_gone_goes_on_with_what_was_prepared(tmp_path, text):
-    whole = Run.create(config_of(text), tmp_path / "whole")
-    finish(whole)
-    finish(Run.create(config_of(text), tmp_path / "cut"), stop=stopping_at(4))
-    text.unlink()
-    cut = Run.open(tmp_path / "cut")
-    finish(cut)
-    assert bits_of(cut)["weights"] == bits_of(whole)["weights"]
-
-
-def test_a_run_whose_text_and_cache_are_gone_is_told_so(tmp_path, text):
-    finish(Run.create(config_of(text), tmp_path / "cut"), stop=stopping_at(4))
-    text.unlink()
-    with pytest.raises(DataError, match=r"text\.txt"):
-        finish(Run.open(tmp_path / "cut"), cache=tmp_path / "elsewhere")
-
-
-def test_the_best_checkpoint_stays_though_newer_ones_are_worse(tmp_path, text):
-    changes = {"train__keep_checkpoints": 1, "train__checkpoint_every": 2, "eval__every": 2}
-    changes |= {"train__schedule": "constant", "train__optimizer__lr": 0.03, "train__steps": 60}
-    run = Run.create(config_of(text, **changes), tmp_path / "run")
-    reports = finish(run)
-    saved = {r.step: r.val.loss_nats for r in reports if r.checkpoint and r.val}
-    kept = {path.name for path in checkpoints(run.folder.checkpoints)}
-    best = min(saved, key=saved.get)
-    assert best < 60, "this text is not overfitted"
-    assert kept == {f"step-{best:06d}", "step-000060"}

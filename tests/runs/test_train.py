@@ -315,7 +315,7 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, text):
         train__checkpoint_every=1,
         train__keep_checkpoints=1,
         eval__every=1,
-        train__optimizer__lr=1.0,
+        train__optimizer={"kind": "adamw", "lr": 1.0},
         train__schedule={"kind": "constant"},
     )
     reports = finish(run, stop=stopping_at(6)) + finish(run)

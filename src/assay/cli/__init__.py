@@ -11,7 +11,7 @@ from assay.errors import AssayError, ConfigError
 app = typer.Typer(
     name="assay",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""A laboratory for GPT architectures: change one field, train, generate, look inside.

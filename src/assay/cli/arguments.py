@@ -19,7 +19,7 @@ _CHANGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=.*", re.DOTALL)
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[TEXT | FILE.toml | FIELD=VALUE]...",
+        metavar="TEXT|FILE.toml|FIELD=VALUE",
         help="Texts to learn from, config files, and fields to change, in any order. Later wins.",
         show_default=False,
         autocompletion=lambda incomplete: complete_field(incomplete),

@@ -22,7 +22,7 @@ def generate(
     run: RunName,
     fields: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[sampling.FIELD=VALUE]...", help="How tokens are drawn."),
+        typer.Argument(metavar="sampling.FIELD=VALUE", help="How tokens are drawn."),
     ] = None,
     prompt: Prompts = None,
     prompt_file: Annotated[

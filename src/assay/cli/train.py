@@ -12,6 +12,7 @@ from assay.cli.signals import Interrupts
 from assay.errors import RunError
 
 if TYPE_CHECKING:
+    from assay.config import RunConfig
     from assay.runs.run import Run
 
 Name = Annotated[str | None, typer.Option("--name", "-n", help="Of the run; else TEXT-1, TEXT-2.")]
@@ -34,13 +35,20 @@ def train(
     assay train big.jsonl.zst config.toml --preset llama-like --name llama-1
     """  # noqa: D301
     given = tell_apart(arguments)
-    config = build_config(given, preset)
+    go(_create(build_config(given, preset), runs, name), anyway=False)
 
+
+def _create(config: "RunConfig", runs: Path, name: str | None) -> "Run":
+    """Make the run; a name that was not asked for gives way to a run begun at the same time."""
     from assay.runs.run import Run
 
-    path = runs / (name or _free_name(runs, config.data.text[0]))
-    run = Run.create(config, path, progress=prepared)
-    go(run, anyway=False)
+    while True:
+        path = runs / (name or _free_name(runs, config.data.text[0]))
+        try:
+            return Run.create(config, path, progress=prepared)
+        except RunError:
+            if name is not None or not path.exists():
+                raise
 
 
 def go(run: "Run", *, anyway: bool) -> None:
