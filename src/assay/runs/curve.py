@@ -5,7 +5,7 @@ from pathlib import Path
 
 from assay.runs.metrics import read_rows
 
-_SMOOTH = 0.8  # of an exponential mean over logged steps
+_MEMORY = 50  # the smoothed loss remembers a fiftieth of the curve
 
 
 def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
@@ -47,10 +47,11 @@ def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
 
 def _smoothed(values: tuple[float, ...]) -> list[float]:
     """Return exponential means, corrected for their start."""
+    fresh = min(1.0, _MEMORY / len(values))
     out, mean, weight = [], 0.0, 0.0
     for value in values:
         if math.isfinite(value):
-            mean = _SMOOTH * mean + (1 - _SMOOTH) * value
-            weight = _SMOOTH * weight + (1 - _SMOOTH)
+            mean += fresh * (value - mean)
+            weight += fresh * (1 - weight)
         out.append(mean / weight if weight else math.nan)
     return out

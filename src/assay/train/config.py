@@ -34,7 +34,7 @@ class TrainConfig(Config):
     """bf16 is autocast over float32 weights. Auto: bf16 on a CUDA device that has it, else fp32."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps. Auto: cuda, else mps, else cpu."""
-    log_every: PositiveInt = 10
+    log_every: PositiveInt = 1
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every: NonNegativeInt = 100
     """Steps between two checkpoints; 0 keeps only the last."""
