@@ -3,6 +3,7 @@
 Shapes: `...` any leading dimensions, D the model width, F the inner width `d_ff`.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
@@ -75,97 +76,101 @@ def gated_width(d_model: int) -> int:
     return 8 * -(-d_model // 3)
 
 
-class GELUConfig(Config):
+class PlainConfig(Config):
+    """What the plain layers share: a variant names its kind and its activation."""
+
+    d_ff: Size | None = None
+    """Inner width. Null: 4 d_model."""
+    gated: ClassVar[bool] = False
+
+    @abstractmethod
+    def activation(self) -> Activation:
+        """Return the function between the two layers."""
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width."""
+        return self.d_ff or plain_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return an `MLP`."""
+        return MLP(d_model, self.width(d_model), self.activation(), bias=bias)
+
+
+class GatedConfig(Config):
+    """What the gated layers share: a variant names its kind and the activation of its gate."""
+
+    d_ff: Size | None = None
+    """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
+    gated: ClassVar[bool] = True
+
+    @abstractmethod
+    def activation(self) -> Activation:
+        """Return the function of the gate."""
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width."""
+        return self.d_ff or gated_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return a `GatedMLP`."""
+        return GatedMLP(d_model, self.width(d_model), self.activation(), bias=bias)
+
+
+class GELUConfig(PlainConfig):
     """Gaussian error linear unit, exact or by the tanh formula that GPT-2 uses."""
 
     kind: Literal["gelu"] = "gelu"
-    d_ff: Size | None = None
-    """Inner width. Null: 4 d_model."""
     approximate: Literal["none", "tanh"] = "none"
     """`none` is x Φ(x) exactly; `tanh` its approximation."""
-    gated: ClassVar[bool] = False
     source: ClassVar[Source] = Source("Hendrycks & Gimpel 2016", "arXiv:1606.08415", "sec. 2")
 
-    def width(self, d_model: int) -> int:
-        """Return the inner width."""
-        return self.d_ff or plain_width(d_model)
-
-    def build(self, d_model: int, *, bias: bool) -> nn.Module:
-        """Return an `MLP`."""
-        activation = F.gelu if self.approximate == "none" else gelu_tanh
-        return MLP(d_model, self.width(d_model), activation, bias=bias)
+    def activation(self) -> Activation:
+        """Return GELU."""
+        return F.gelu if self.approximate == "none" else gelu_tanh
 
 
-class ReLUConfig(Config):
+class ReLUConfig(PlainConfig):
     """Rectified linear unit."""
 
     kind: Literal["relu"] = "relu"
-    d_ff: Size | None = None
-    """Inner width. Null: 4 d_model."""
-    gated: ClassVar[bool] = False
     source: ClassVar[Source] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 2")
 
-    def width(self, d_model: int) -> int:
-        """Return the inner width."""
-        return self.d_ff or plain_width(d_model)
-
-    def build(self, d_model: int, *, bias: bool) -> nn.Module:
-        """Return an `MLP`."""
-        return MLP(d_model, self.width(d_model), F.relu, bias=bias)
+    def activation(self) -> Activation:
+        """Return ReLU."""
+        return F.relu
 
 
-class ReLU2Config(Config):
+class ReLU2Config(PlainConfig):
     """Square of the rectified linear unit."""
 
     kind: Literal["relu2"] = "relu2"
-    d_ff: Size | None = None
-    """Inner width. Null: 4 d_model."""
-    gated: ClassVar[bool] = False
     source: ClassVar[Source] = Source("So et al. 2021", "arXiv:2109.08668", "sec. 3.2")
 
-    def width(self, d_model: int) -> int:
-        """Return the inner width."""
-        return self.d_ff or plain_width(d_model)
-
-    def build(self, d_model: int, *, bias: bool) -> nn.Module:
-        """Return an `MLP`."""
-        return MLP(d_model, self.width(d_model), relu2, bias=bias)
+    def activation(self) -> Activation:
+        """Return ReLU squared."""
+        return relu2
 
 
-class SwiGLUConfig(Config):
+class SwiGLUConfig(GatedConfig):
     """A linear layer gated by SiLU."""
 
     kind: Literal["swiglu"] = "swiglu"
-    d_ff: Size | None = None
-    """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
-    gated: ClassVar[bool] = True
     source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
 
-    def width(self, d_model: int) -> int:
-        """Return the inner width."""
-        return self.d_ff or gated_width(d_model)
-
-    def build(self, d_model: int, *, bias: bool) -> nn.Module:
-        """Return a `GatedMLP`."""
-        return GatedMLP(d_model, self.width(d_model), F.silu, bias=bias)
+    def activation(self) -> Activation:
+        """Return SiLU."""
+        return F.silu
 
 
-class GeGLUConfig(Config):
+class GeGLUConfig(GatedConfig):
     """A linear layer gated by GELU."""
 
     kind: Literal["geglu"] = "geglu"
-    d_ff: Size | None = None
-    """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
-    gated: ClassVar[bool] = True
     source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
 
-    def width(self, d_model: int) -> int:
-        """Return the inner width."""
-        return self.d_ff or gated_width(d_model)
-
-    def build(self, d_model: int, *, bias: bool) -> nn.Module:
-        """Return a `GatedMLP`."""
-        return GatedMLP(d_model, self.width(d_model), F.gelu, bias=bias)
+    def activation(self) -> Activation:
+        """Return GELU."""
+        return F.gelu
 
 
 MLPS = (GELUConfig, ReLUConfig, ReLU2Config, SwiGLUConfig, GeGLUConfig)
