@@ -44,6 +44,11 @@ class Part:
     score_flops: int = 0
 
     @property
+    def weight_bytes_fp32(self) -> int:
+        """Of all copies, in float32; half of it in bfloat16."""
+        return _FP32_BYTES * self.parameters
+
+    @property
     def forward_flops(self) -> int:
         """Of one sequence, with dense attention."""
         return self.matrix_flops + self.score_flops
@@ -56,6 +61,7 @@ class Row(NamedTuple):
     copies: int
     parameters: int
     parameter_share: float
+    weight_bytes_fp32: int
     forward_flops: int
     flop_share: float
 
@@ -193,6 +199,7 @@ class Count:
                 part.copies,
                 part.parameters,
                 part.parameters / n_total,
+                part.weight_bytes_fp32,
                 part.forward_flops,
                 part.forward_flops / flops_total,
             )
@@ -207,7 +214,10 @@ class Count:
 
     def as_dict(self) -> dict[str, Any]:
         """Return figures and parts as plain numbers, strings and lists, ready for JSON."""
-        parts = [asdict(part) | {"forward_flops": part.forward_flops} for part in self.parts]
+        derived = ("weight_bytes_fp32", "forward_flops")
+        parts = [
+            asdict(part) | {name: getattr(part, name) for name in derived} for part in self.parts
+        ]
         return {**self.figures(), "parts": parts}
 
 

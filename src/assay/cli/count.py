@@ -56,8 +56,8 @@ def count(
 
 
 def _print_table(counted: "Count") -> None:
-    table = Table("part", box=None)
-    for column in ("copies", "parameters", "share", "forward FLOPs", "share"):
+    table = Table("part", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("copies", "parameters", "share", "fp32", "fwd FLOPs", "share"):
         table.add_column(column, justify="right")
     for row in counted.rows():
         table.add_row(
@@ -65,6 +65,7 @@ def _print_table(counted: "Count") -> None:
             f"{row.copies:,}",
             f"{row.parameters:,}",
             f"{row.parameter_share:.1%}",
+            _bytes(row.weight_bytes_fp32),
             f"{row.forward_flops:.3e}",
             f"{row.flop_share:.1%}",
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli.arguments import Arguments, build_config, tell_apart
-from assay.cli.progress import prepared
+from assay.cli.progress import preparing
 
 if TYPE_CHECKING:
     from assay.data.prepare import Dataset
@@ -33,7 +33,8 @@ def data(
 
     from assay.data.prepare import prepare
 
-    dataset = prepare(config.data, progress=prepared)
+    with preparing() as told:
+        dataset = prepare(config.data, progress=told)
     summary = dataset.summary
     if entropy:
         summary = summary | _entropies(dataset)

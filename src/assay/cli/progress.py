@@ -1,12 +1,20 @@
 """What is shown on stderr while a run goes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from assay.measure.panel import Panel
@@ -22,11 +30,25 @@ class Show(Protocol):
         """Show it."""
 
 
-def prepared(stage: str, done: int, total: int) -> None:
-    """Show how far the preparation of a text is, on one line that is written over."""
-    if words.is_terminal and total:
-        end = "\n" if done >= total else "\r"
-        words.print(f"{stage}: {done / 1e6:.1f} of {total / 1e6:.1f} MB", end=end)
+Told = Callable[[str, int, int], None]
+
+
+@contextmanager
+def preparing() -> Iterator[Told]:
+    """Yield what is told of the preparation of a text: a bar for each stage, on a terminal."""
+    if not words.is_terminal:
+        yield lambda stage, done, total: None
+        return
+    columns = (TextColumn("{task.description:16}"), BarColumn(bar_width=24), DownloadColumn())
+    with Progress(*columns, console=words, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total or None)
+            bar.update(tasks[stage], completed=done)
+
+        yield tell
 
 
 @contextmanager

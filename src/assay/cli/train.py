@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.arguments import Arguments, Preset, RunsFolder, build_config, tell_apart
-from assay.cli.progress import prepared, training, words
+from assay.cli.progress import preparing, training, words
 from assay.cli.signals import Interrupts
 from assay.errors import RunError
 
@@ -45,7 +45,8 @@ def _create(config: "RunConfig", runs: Path, name: str | None) -> "Run":
     while True:
         path = runs / (name or _free_name(runs, config.data.text[0]))
         try:
-            return Run.create(config, path, progress=prepared)
+            with preparing() as told:
+                return Run.create(config, path, progress=told)
         except RunError:
             if name is not None or not path.exists():
                 raise
@@ -55,7 +56,7 @@ def go(run: "Run", *, anyway: bool) -> None:
     """Train a run with what a terminal needs: progress, signals, the result in words."""
     introduce(run)
     with Interrupts() as interrupts:
-        reports = run.train(stop=interrupts.noted, anyway=anyway, progress=prepared)
+        reports = run.train(stop=interrupts.noted, anyway=anyway)
         step = 0
         with training(run.config.train.steps, start=0) as show:
             for report in reports:
