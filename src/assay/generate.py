@@ -142,7 +142,8 @@ class Generation:
 
     def _draw(self, logits: Float[Tensor, "R V"]) -> list[int]:
         uniform = torch.tensor([next(numbers) for numbers in self._numbers], dtype=torch.float64)
-        return sample(logits, self._sampling, uniform, self._tokens).tolist()
+        # on the CPU, where float64 is to be had whatever the model runs on
+        return sample(logits.cpu(), self._sampling, uniform, self._tokens.cpu()).tolist()
 
     def _append(self, step: list[int | None]) -> None:
         """Take in a step; an ended row is filled up, since columns are shared."""

@@ -1,6 +1,8 @@
 import json
+from pathlib import Path
 
 import pytest
+from small_run import SMALL
 
 
 def test_the_prompt_comes_first_and_a_seed_repeats(assay, trained):
@@ -43,8 +45,6 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(assay, trained):
 
 
 def test_an_empty_prompt_writes_all_the_same(assay, text, tmp_path):
-    from small_run import SMALL
-
     assay("train", text, *SMALL, "data.tokenizer=byte", "--name", "bytes")
     assert len(assay("generate", "bytes", "-m", 10).stdout) > 1
 
@@ -75,3 +75,17 @@ def test_prompts_from_a_file(assay, trained, tmp_path):
         "the cat",
         "the dog",
     ]
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used_and_said(assay, text):
+    settings = [*SMALL, "train.checkpoint_every=3", "train.keep_checkpoints=2"]
+    assay("train", text, *settings, "--name", "hurt")
+    newest = Path("runs/hurt/checkpoints/step-000006/model.safetensors")
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    result = assay("generate", "hurt", "-p", "the", "-m", 5)
+    assert result.status == 0
+    assert "step-000006" in result.stderr
+    assert "Set aside" in result.stderr
+    assert result.stdout.startswith("the")

@@ -10,7 +10,7 @@ import typer
 
 from assay.cli.arguments import RunsFolder, tell_apart
 from assay.cli.resume import RunName
-from assay.cli.train import printable
+from assay.cli.train import printable, tell_notes
 from assay.errors import ConfigError
 
 Prompts = Annotated[
@@ -72,6 +72,7 @@ def generate(
     )
     prompts = [*(prompt or []), *_lines_of(prompt_file)] or [""]
     pieces = opened.stream(prompts, sampling=sampling, options=options, stops=stop or ())
+    tell_notes(opened)
     show = _as_json if as_json else _as_text
     show(prompts, samples, pieces)
 

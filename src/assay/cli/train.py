@@ -60,12 +60,20 @@ def go(run: "Run", *, anyway: bool) -> None:
         step = 0
         with training(run.config.train.steps, start=0) as show:
             for report in reports:
+                tell_notes(run)
                 show(report)
                 step = report.step
     if interrupts.noted() and step < run.config.train.steps:
         words.print(f"Saved at step {step}. Go on with: [bold]assay resume {_how(run)}[/]")
         sys.exit(interrupts.status)
     conclude(run)
+
+
+def tell_notes(run: "Run") -> None:
+    """Say what was noticed and mended, once."""
+    for note in run.notes:
+        words.print(f"note: {note}")
+    run.notes.clear()
 
 
 def introduce(run: "Run") -> None:

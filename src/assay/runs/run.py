@@ -34,6 +34,7 @@ from assay.runs.text import write_text
 from assay.sampling import SamplingConfig
 from assay.schema import override
 from assay.train.checkpoint import checkpoints, newest_valid, read_model, read_optim, read_state
+from assay.train.config import TrainConfig
 
 Progress = Callable[[str, int, int], None]
 _SAMPLE_TOKENS = 256
@@ -45,6 +46,7 @@ class Run:
     Attributes:
         folder: Its files.
         config: The resolved config.
+        notes: What was noticed and mended while it was opened: checkpoints set aside, and why.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Run:
     ) -> None:
         self.folder = folder
         self.config = config
+        self.notes: list[str] = []
         self._dataset = dataset  # prepared by `create`, for the first session
 
     @classmethod
@@ -155,9 +158,11 @@ class Run:
         return write_text(model, tokenizer, prompts, sampling, options, stops=stops)
 
     def load(self) -> tuple[GPT, Tokenizer]:
-        """Return the model of the newest whole checkpoint, and the tokenizer."""
-        path, _ = newest_valid(self.folder.checkpoints)
-        return read_model(path, self.config.model).eval(), self.tokenizer()
+        """Return the newest whole checkpoint's model, on the best device here, and the tokenizer."""
+        path, reasons = newest_valid(self.folder.checkpoints)
+        self.notes += reasons
+        device = settle(TrainConfig()).device  # the run's own may not be here
+        return read_model(path, self.config.model, device).eval(), self.tokenizer()
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer of the run.
@@ -188,6 +193,7 @@ class Run:
         state: dict[str, Any] = {"step": 0, "best": None, "train_s": 0.0}
         if checkpoints(self.folder.checkpoints):
             path, reasons = newest_valid(self.folder.checkpoints)
+            self.notes += reasons
             manifest["notes"] += reasons
             state = read_state(path)
             model = read_model(path, self.config.model, plan.device)
