@@ -158,7 +158,7 @@ class Run:
         return write_text(model, tokenizer, prompts, sampling, options, stops=stops)
 
     def load(self) -> tuple[GPT, Tokenizer]:
-        """Return the newest whole checkpoint's model, on the best device here, and the tokenizer."""
+        """Return the model of the newest whole checkpoint, and the tokenizer."""
         path, reasons = newest_valid(self.folder.checkpoints)
         self.notes += reasons
         device = settle(TrainConfig()).device  # the run's own may not be here
