@@ -1,0 +1,63 @@
+"""What must hold on a CUDA device; skipped where there is none."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from assay.config import RunConfig
+from assay.generate import GenerateOptions, generate
+from assay.nn.model import GPT, ModelConfig
+from assay.nn.reference import reference_logits
+from assay.runs.run import Run
+from assay.sampling import SamplingConfig
+from assay.schema import override
+from assay.train.checkpoint import checkpoints
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+CONFIG = ModelConfig(vocab_size=50, max_seq_len=32, d_model=32, n_layers=2)
+
+
+def test_logits_are_those_of_the_slow_twin():
+    model = GPT.create(CONFIG, device="cuda").double().eval()
+    tokens = torch.randint(50, (2, 20), generator=torch.Generator().manual_seed(0))
+    expected = reference_logits(model.to("cpu"), tokens)
+    found = model.to("cuda")(tokens.cuda()).cpu()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_initial_weights_are_those_of_the_cpu():
+    here, there = GPT.create(CONFIG, seed=3), GPT.create(CONFIG, seed=3, device="cuda")
+    for name, value in there.state_dict().items():
+        assert torch.equal(value.cpu(), here.state_dict()[name]), name
+
+
+def test_generated_tokens_are_those_of_the_cpu_in_float64():
+    model = GPT.create(CONFIG).double()
+    options = GenerateOptions(max_new_tokens=40, n_samples=3)
+
+    def generated(device):
+        generation = generate(model.to(device), [[1, 2], [3]], SamplingConfig(), options=options)
+        list(generation)
+        return generation.generated
+
+    assert generated("cuda") == generated("cpu")
+
+
+def test_a_run_takes_the_device_and_goes_on_to_the_same_bits(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 200)
+    fields = {"data.text": str(text), "data.tokenizer": "char", "model.max_seq_len": 32}
+    config = override(RunConfig(), fields | {"train.steps": 8, "model.dropout": 0.1})
+
+    def weights(name, stop):
+        run = Run.create(config, tmp_path / name, cache=tmp_path / "cache")
+        list(run.train(stop=stop, cache=tmp_path / "cache"))
+        if run.folder.read_manifest()["status"] == "interrupted":
+            list(Run.open(tmp_path / name).train(cache=tmp_path / "cache"))
+        assert run.folder.read_manifest()["machine"]["device"] == "cuda"
+        return load_file(checkpoints(run.folder.checkpoints)[0] / "model.safetensors")
+
+    asked = iter(range(100))
+    whole, cut = weights("whole", lambda: False), weights("cut", lambda: next(asked) == 3)
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
