@@ -14,7 +14,7 @@ from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from assay.errors import ConfigError, DataError
@@ -32,7 +32,7 @@ class GenerateOptions(Config):
 
     max_new_tokens: NonNegativeInt = 256
     """Tokens after the prompt, in each row."""
-    n_samples: PositiveInt = 1
+    n_samples: Annotated[int, Field(gt=0, le=1 << 16)] = 1
     """Texts for each prompt."""
     seed: Word = 0
     """With the numbers of prompt, sample and step it fixes every draw."""

@@ -151,6 +151,8 @@ def _sentence(problems: list[ErrorDetails], cls: type[Config], data: Mapping[str
         return (
             f"{prefix}{problem['input']!r} found; expected a kind, such as the name of a variant."
         )
+    if problem["type"] == "missing":
+        return f"{prefix}nothing found; expected a value, such as {where}=VALUE."
     if problem["type"] == "extra_forbidden":
         return f"{prefix}unknown field{_near_field(where, cls, data)}"
     if problem["type"] == "value_error":  # our own validators write whole sentences
@@ -174,6 +176,7 @@ def _as_typed(place: tuple[int | str, ...], data: Any) -> Iterator[str]:  # noqa
     """Leave out the variant's `kind`, which pydantic puts into the place and no user types."""
     for part in place:
         if isinstance(data, str) and data == part:
+            data = kind_alone(data)
             continue
         if isinstance(data, Mapping) and part not in data and data.get("kind") == part:
             continue

@@ -14,7 +14,7 @@ from tiny_run import (
     train_and_die_at,
 )
 
-from assay.errors import RunError
+from assay.errors import AssayError, RunError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints
@@ -161,3 +161,21 @@ def test_a_config_edited_since_is_refused_with_both_hashes(tmp_path, text):
     path.write_text(path.read_text().replace('"eps": 1e-08,\n', '"eps": 1e-07,\n'))
     with pytest.raises(RunError, match="the config was edited"):
         finish(Run.open(tmp_path / "run"))
+
+
+def test_a_tokenizer_that_is_gone_stops_a_resume_before_it_trains(tmp_path, text):
+    run = Run.create(config_of(text), tmp_path / "run")
+    finish(run, stop=stopping_at(4))
+    for path in (tmp_path / "run/tokenizer").iterdir():
+        path.unlink()
+    with pytest.raises(AssayError, match="tokenizer"):
+        finish(Run.open(tmp_path / "run"))
+    assert checkpoints(run.folder.checkpoints)[0].name == "step-000004"
+
+
+def test_metrics_that_are_gone_are_noted(tmp_path, text):
+    finish(Run.create(config_of(text), tmp_path / "run"), stop=stopping_at(4))
+    (tmp_path / "run/metrics.jsonl").unlink()
+    run = Run.open(tmp_path / "run")
+    finish(run)
+    assert any("metrics.jsonl was missing" in note for note in run.folder.read_manifest()["notes"])

@@ -1,12 +1,16 @@
 """The command line. PyTorch is imported inside commands, so that `assay --help` is instant."""
 
+import io
 import os
+import re
 import sys
 
 import typer
 
 from assay.cli import count, data, generate, resume, runs, show, train
 from assay.errors import AssayError, ConfigError
+
+_NO_MEMORY = re.compile(r"allocate memory|out of memory|Storage size calculation overflowed")
 
 app = typer.Typer(
     name="assay",
@@ -35,6 +39,8 @@ def main() -> None:
     Exit status: 0 done, 1 a run, a text or a checkpoint failed, 2 usage or config, 130 Ctrl-C,
     143 terminated.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of few letters is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -48,5 +54,34 @@ def main() -> None:
         typer.echo("assay: interrupted.", err=True)
         sys.exit(130)
     except BrokenPipeError:  # `assay ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         sys.exit(0)
+    except (OSError, MemoryError, RuntimeError) as error:
+        sentence = _of_the_machine(error)
+        if debug or sentence is None:
+            raise
+        if isinstance(error, OSError) and error.filename is None:
+            _close_output()
+        typer.echo(f"assay: {sentence}", err=True)
+        sys.exit(1)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """Return a sentence for a disk, a path or a memory that will not do; None for a bug."""
+    if isinstance(error, OSError):
+        return (
+            f"{error.filename or 'standard output'}: {error.strerror or error}; expected what can "
+            "be read or written. Check the name, its permissions and the room."
+        )
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return (
+            "not enough memory for a model and batch of this size; `assay count` with the same "
+            "fields tells the model's share. Lower model.* or train.batch_size, or raise "
+            "train.micro_batches."
+        )
+    return None
+
+
+def _close_output() -> None:
+    """Keep the interpreter from failing again when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -67,9 +67,11 @@ def parse_value(text: str) -> object:
     """Read a value as TOML does; `null` is None, and a bare word a string."""
     if text == "null":
         return None
+    if re.fullmatch(r"-?\.\d+", text):  # TOML wants the zero
+        return float(text)
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return found["value"] if len(found) == 1 else text
 
@@ -106,10 +108,10 @@ def _preset(name: str) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors mark UTF-8
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; expected a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML: {error}.") from None
 
 

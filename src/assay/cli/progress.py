@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from assay.measure.panel import Panel
     from assay.runs.session import RunReport
 
-words = Console(stderr=True, highlight=False, soft_wrap=True)
+words = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class Show(Protocol):

@@ -32,7 +32,9 @@ def runs(
     table = Table("run", "state", "steps", "val nats", "bits/byte", "seconds", "started", box=None)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table if rows else f"No runs under {folder}/ yet. Begin with: assay train")
+    Console(markup=False).print(
+        table if rows else f"No runs under {folder}/ yet. Begin with: assay train"
+    )
 
 
 def _row(folder: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -1,10 +1,16 @@
-"""Ctrl-C and SIGTERM: once means "save and stop after this step", twice means now."""
+"""Ctrl-C, SIGTERM and a closed terminal: once means "save and stop after this step", twice means now."""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Self
 
 import typer
+
+_SIGNALS = [
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not everywhere
+    if (number := getattr(signal, name, None)) is not None
+]
 
 
 class Interrupts:
@@ -19,7 +25,7 @@ class Interrupts:
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -1,5 +1,6 @@
 """`assay train`: a new run."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,10 +41,13 @@ def train(
 
 def _create(config: "RunConfig", runs: Path, name: str | None) -> "Run":
     """Make the run; a name that was not asked for gives way to a run begun at the same time."""
+    from assay.runs.folder import check_name
     from assay.runs.run import Run
 
+    if name is not None:
+        check_name(name)
     while True:
-        path = runs / (name or _free_name(runs, config.data.text[0]))
+        path = runs / (name if name is not None else _free_name(runs, config.data.text[0]))
         try:
             with preparing() as told:
                 return Run.create(config, path, progress=told)
@@ -64,7 +68,7 @@ def go(run: "Run", *, anyway: bool) -> None:
                 show(report)
                 step = report.step
     if interrupts.noted() and step < run.config.train.steps:
-        words.print(f"Saved at step {step}. Go on with: [bold]assay resume {_how(run)}[/]")
+        words.print(f"Saved at step {step}. Go on with: assay resume {_how(run)}")
         sys.exit(interrupts.status)
     conclude(run)
 
@@ -111,7 +115,7 @@ def conclude(run: "Run") -> None:
         f"{result['val_perplexity']:.2f}), {result['val_bits_per_byte']:.4f} bits per byte, over "
         f"{result['val_tokens']:,} tokens; trained in {result['train_s']:.0f} s\n"
         f"curve: {run.folder.path / 'curve.png'}\n"
-        f'more text: [bold]assay generate {_how(run)} --prompt "..."[/]'
+        f'more text: assay generate {_how(run)} --prompt "..."'
     )
     typer.echo(str(run.folder.path))
 
@@ -125,7 +129,7 @@ def printable(text: str) -> str:
 
 def _how(run: "Run") -> str:
     path = run.folder.path
-    return path.name if path.parent == Path("runs") else str(path)
+    return path.name if path.parent == Path("runs") else shlex.quote(str(path))
 
 
 def _free_name(runs: Path, text: str) -> str:

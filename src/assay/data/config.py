@@ -42,7 +42,7 @@ class BPETokenizerConfig(Config):
     """Byte-level byte-pair encoding, trained on the training split alone."""
 
     kind: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(default=2048, ge=257)
+    vocab_size: int = Field(default=2048, ge=257, le=1 << 24)
     """Tokens: 256 bytes, the end of text, and merges. A text too short gives fewer."""
     source: ClassVar[Source | None] = Source("Sennrich et al. 2016", "arXiv:1508.07909", "sec. 3.2")
 

@@ -83,6 +83,11 @@ def _resolve(entry: str, field: str) -> list[Origin]:
         return _resolve(named_field[1], named_field[2])
     if glob.has_magic(entry):
         return _matching(entry, field)
+    if os.path.lexists(entry):
+        raise DataError(
+            f"data.text: {entry!r} is a pipe, a device or a link to nothing; expected a file or a "
+            "folder. Give a pipe as standard input: assay train - < PIPE"
+        )
     raise DataError(
         f"data.text: no file, folder or text named {entry!r}.{_nearest(entry)} "
         "Expected 'shakespeare', a file, a folder, a glob, '-' or 'hf:NAME'."
@@ -115,7 +120,7 @@ def _matching(pattern: str, field: str) -> list[Origin]:
 
 def _in_folder(folder: Path, field: str) -> tuple[list[Origin], list[str]]:
     paths = sorted(_walk(folder))
-    kept = [path for path in paths if _suffix(path) in TEXT_SUFFIXES]
+    kept = [path for path in paths if _suffix(path) in TEXT_SUFFIXES and os.path.isfile(path)]
     if not kept:
         raise DataError(
             f"{folder}: no text found among {len(paths)} files; expected files such as .txt, .md "
@@ -140,7 +145,12 @@ def _unreadable(error: OSError) -> None:
 def _spool() -> str:
     """Copy standard input to a file, since a corpus is read more than once."""
     with tempfile.NamedTemporaryFile(prefix="assay-stdin-", delete=False) as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool)
+        try:
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+            spool.flush()
+        except BaseException:
+            os.unlink(spool.name)
+            raise
     return spool.name
 
 

@@ -26,7 +26,33 @@ from assay.schema import decode
 from assay.train.checkpoint import flush
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_NEEDED = frozenset({"status", "data", "packages", "machine", "sessions", "notes"})
+_NEEDED: dict[str, type] = {
+    "status": str,
+    "started": str,
+    "data": dict,
+    "packages": dict,
+    "machine": dict,
+    "sessions": list,
+    "notes": list,
+}
+_NEEDED_INSIDE = {
+    "data": {"data_sha256", "tokenizer_sha256", "train"},
+    "packages": {"torch"},
+    "machine": {"device", "precision", "threads"},
+}
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a run folder, a path included.
+
+    Raises:
+        ConfigError: With what is allowed.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"run name: {name!r} found; expected up to 64 of a-z, 0-9, '.', '_', '-', "
+            "beginning with a letter or digit."
+        )
 
 
 class RunFolder:
@@ -43,17 +69,14 @@ class RunFolder:
             RunError: If it is there already, or cannot be made.
             ConfigError: If its name is not a run name.
         """
-        if not NAME.fullmatch(path.name):
-            raise ConfigError(
-                f"run name: {path.name!r} found; expected up to 64 of a-z, 0-9, '.', '_', '-', "
-                "beginning with a letter or digit."
-            )
+        check_name(path.name)
         try:
             path.mkdir(parents=True)
         except FileExistsError:
+            begun = (path / "config.json").is_file()
             raise RunError(
                 f"{path}: a run of this name is there already and is never overwritten. Choose "
-                f"another --name, or go on with it: assay resume {path.name}"
+                f"another --name{', or go on with it: assay resume ' + path.name if begun else ''}."
             ) from None
         except OSError as error:
             raise RunError(f"{path}: the run folder cannot be made: {error.strerror}.") from None
@@ -119,9 +142,11 @@ class RunFolder:
             RunError: If the file is missing or was damaged.
         """
         try:
-            return decode(RunConfig, self._read_json("config.json"))
+            config = decode(RunConfig, self._read_json("config.json"))
+            _ = config.model.vocab  # a run has settled it
         except ConfigError as error:
             raise RunError(f"{self.path / 'config.json'}: {error}") from None
+        return config
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest of the run.
@@ -130,9 +155,14 @@ class RunFolder:
             RunError: If the file is missing or was damaged.
         """
         manifest = self._read_json("manifest.json")
-        if missing := sorted(_NEEDED - manifest.keys()):
+        odd = [name for name, kind in _NEEDED.items() if not isinstance(manifest.get(name), kind)]
+        odd = odd or [
+            name for name, inner in _NEEDED_INSIDE.items() if inner - manifest[name].keys()
+        ]
+        if odd:
             raise RunError(
-                f"{self.path / 'manifest.json'}: {missing[0]!r} is missing; the file was damaged."
+                f"{self.path / 'manifest.json'}: {odd[0]!r} is missing or incomplete; the file was "
+                "damaged. Put it back from a copy."
             )
         return manifest
 
@@ -148,7 +178,7 @@ class RunFolder:
         path = self.path / name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path}: unreadable ({error}).") from None
         if not isinstance(content, dict):
             raise RunError(f"{path}: expected a JSON object.")

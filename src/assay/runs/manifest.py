@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.config import RunConfig
-from assay.errors import DataError, RunError
-from assay.schema import config_hash
+from assay.errors import CheckpointError, DataError, RunError
+from assay.schema import config_hash, decode
 
 _PACKAGES = ("assay", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
 _BITS_DEPEND_ON = ("device", "device_name", "precision", "threads", "cpu_capability")
@@ -68,6 +68,28 @@ def check_same_config(manifest: Mapping[str, Any], config: RunConfig, run: Path)
         raise RunError(
             f"{run / 'config.json'}: SHA-256 {found[:16]}... found, {began[:16]}... when the run "
             "began: the config was edited. Put it back, or start a new run with the new settings."
+        )
+
+
+def check_same_run(
+    state: Mapping[str, Any], config: RunConfig, manifest: Mapping[str, Any], checkpoint: Path
+) -> None:
+    """Compare what a checkpoint says of its run with the run it was found in.
+
+    Raises:
+        CheckpointError: If it was written by another run, or at another step than its name says.
+    """
+    wrote = decode(RunConfig, state.get("config", {}))
+    same = all(getattr(wrote, part) == getattr(config, part) for part in ("model", "data", "train"))
+    if not same or state.get("data_sha256") != manifest["data"]["data_sha256"]:
+        raise CheckpointError(
+            f"{checkpoint}: written by a run of another config or text; expected one of this run. "
+            "Move it away, or put the right one back."
+        )
+    if checkpoint.name != f"step-{state['step']:06d}":
+        raise CheckpointError(
+            f"{checkpoint}: holds step {state['step']}; expected the step in its name. "
+            "Give it back the name it was written with."
         )
 
 

@@ -53,9 +53,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _row(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
-    if not isinstance(row, dict) or not {"kind", "step"} & row.keys():
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise RunError(f"{place}: not a row of metrics; the file was damaged. Remove the line.")
     return row
 

@@ -26,6 +26,7 @@ from assay.runs.manifest import (
     check_same_config,
     check_same_data,
     check_same_machine,
+    check_same_run,
     new_manifest,
     now,
 )
@@ -161,6 +162,7 @@ class Run:
         """Return the model of the newest whole checkpoint, and the tokenizer."""
         path, reasons = newest_valid(self.folder.checkpoints)
         self.notes += reasons
+        check_same_run(read_state(path), self.config, self.folder.read_manifest(), path)
         device = settle(TrainConfig()).device  # the run's own may not be here
         return read_model(path, self.config.model, device).eval(), self.tokenizer()
 
@@ -187,6 +189,7 @@ class Run:
         check_same_config(manifest, self.config, self.folder.path)
         plan = settle(self.config.train)
         machine = describe_machine(plan)
+        self.tokenizer()  # as it was when the run began
         dataset = self._dataset or self._same_text(manifest["data"], cache, progress)
         self._dataset = None
         changes = check_same_machine(manifest, machine, allow=anyway)
@@ -196,6 +199,8 @@ class Run:
             self.notes += reasons
             manifest["notes"] += reasons
             state = read_state(path)
+            check_same_run(state, self.config, manifest, path)
+            self._note_lost_metrics(state["step"], manifest)
             model = read_model(path, self.config.model, plan.device)
         else:
             model = GPT.create(self.config.model, seed=self.config.train.seed, device=plan.device)
@@ -224,6 +229,12 @@ class Run:
             return kept
         check_same_data(began, dataset.summary, self.folder.path)
         return dataset
+
+    def _note_lost_metrics(self, step: int, manifest: dict[str, Any]) -> None:
+        if not (self.folder.path / "metrics.jsonl").is_file():
+            note = f"metrics.jsonl was missing: the rows up to step {step} are lost."
+            self.notes.append(note)
+            manifest["notes"].append(note)
 
     def _check_unfinished(self, step: int, manifest: Mapping[str, Any]) -> None:
         """Refuse a run that has its result; one killed after the last step lacks it yet."""

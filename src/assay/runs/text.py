@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from assay.data.tokenizer import TextStream, Tokenizer
-from assay.errors import DataError
+from assay.errors import ConfigError, DataError
 from assay.generate import GenerateOptions, Generation, generate
 from assay.nn.model import GPT
 from assay.sampling import SamplingConfig
@@ -59,6 +59,8 @@ def write_text(
     after token 0 where there are no line breaks. Ids that the model has over the tokenizer's, where
     its vocabulary was rounded up, give no text.
     """
+    if "" in stops:
+        raise ConfigError("stop: '' found; expected at least one character. Leave it out.")
     eot = tokenizer.eot_id
     if eot is not None and eot not in options.stop_tokens:
         options = options.model_copy(update={"stop_tokens": (*options.stop_tokens, eot)})

@@ -20,7 +20,7 @@ class TrainConfig(Config):
     """Optimizer steps."""
     seq_len: PositiveInt | None = None
     """Tokens of context in training. Null: model.max_seq_len."""
-    batch_size: PositiveInt = 8
+    batch_size: Annotated[int, Field(gt=0, le=1 << 20)] = 8
     """Sequences in a step."""
     micro_batches: PositiveInt = 1
     """Pieces a batch is cut into to save memory; divides batch_size."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -19,6 +19,8 @@ from assay.schema import Config, kind_alone
 from assay.source import Source
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1e30)]  # beyond, products leave float32
+Decay = Annotated[float, Field(ge=0, le=1e6)]
 Named = list[tuple[str, nn.Parameter]]
 
 
@@ -87,7 +89,7 @@ class AdamWConfig(Config):
     """AdamW for all parameters, fused."""
 
     kind: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 2e-3
+    lr: Rate = 2e-3
     """Peak learning rate."""
     beta1: Beta = 0.9
     """Decay of the mean of gradients."""
@@ -95,7 +97,7 @@ class AdamWConfig(Config):
     """Decay of the mean of squared gradients."""
     eps: PositiveFloat = 1e-8
     """Added to the root of the mean of squares."""
-    weight_decay: NonNegativeFloat = 0.1
+    weight_decay: Decay = 0.1
     """Decoupled decay of matrices and tables, times the learning rate."""
     source: ClassVar[Source] = Source("Loshchilov & Hutter 2017", "arXiv:1711.05101", "alg. 2")
 
@@ -113,11 +115,11 @@ class MuonConfig(Config):
     """
 
     kind: Literal["muon"] = "muon"
-    lr: PositiveFloat = 4e-3
+    lr: Rate = 4e-3
     """Peak learning rate of the matrices."""
     momentum: Beta = 0.95
     """Decay of the mean of gradients of the matrices (Nesterov)."""
-    adamw_lr: PositiveFloat = 4e-3
+    adamw_lr: Rate = 4e-3
     """Peak learning rate of everything else."""
     beta1: Beta = 0.9
     """As in adamw."""
@@ -125,7 +127,7 @@ class MuonConfig(Config):
     """As in adamw."""
     eps: PositiveFloat = 1e-8
     """As in adamw."""
-    weight_decay: NonNegativeFloat = 0.1
+    weight_decay: Decay = 0.1
     """As in adamw."""
     source: ClassVar[Source] = Source("Jordan et al. 2024", "kellerjordan.github.io/posts/muon", "")
 
