@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: once means "save and stop after this step", twice means now."""
+"""Ctrl-C, SIGTERM, a closed terminal: once is "save and stop after this step", twice is "now"."""
 
 import signal
 from types import FrameType, TracebackType

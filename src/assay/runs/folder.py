@@ -74,9 +74,10 @@ class RunFolder:
             path.mkdir(parents=True)
         except FileExistsError:
             begun = (path / "config.json").is_file()
+            go_on = f", or go on with it: assay resume {path.name}" if begun else ""
             raise RunError(
                 f"{path}: a run of this name is there already and is never overwritten. Choose "
-                f"another --name{', or go on with it: assay resume ' + path.name if begun else ''}."
+                f"another --name{go_on}"
             ) from None
         except OSError as error:
             raise RunError(f"{path}: the run folder cannot be made: {error.strerror}.") from None
