@@ -105,7 +105,7 @@ def test_a_config_nested_without_end_is_one_sentence(assay, tmp_path):
     assert "not TOML" in result.stderr
 
 
-@pytest.mark.parametrize("edit", [{"data": None}, {"sessions": {}}, {"packages": {}}])
+@pytest.mark.parametrize("edit", [{"data": None}, {"stretches": {}}, {"packages": {}}])
 def test_a_manifest_edited_by_hand_is_one_sentence(assay, trained, tmp_path, edit):
     path = tmp_path / "runs" / trained / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | edit))

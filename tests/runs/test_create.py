@@ -132,7 +132,7 @@ def test_the_manifest_says_what_was_run_on_what_and_where(tmp_path, text):
     assert manifest["packages"]["torch"] == torch.__version__
     assert manifest["machine"]["threads"] == torch.get_num_threads()
     assert (manifest["machine"]["device"], manifest["machine"]["precision"]) == ("cpu", "fp32")
-    assert (manifest["sessions"], manifest["notes"]) == ([], [])
+    assert (manifest["stretches"], manifest["notes"]) == ([], [])
 
 
 def test_the_hash_of_the_data_follows_the_text_and_the_hash_of_the_config_does_not(tmp_path, text):

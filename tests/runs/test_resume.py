@@ -60,8 +60,8 @@ def test_a_run_interrupted_after_every_step_goes_on_to_the_same_bits(tmp_path, t
     while broken.folder.read_manifest()["status"] != "finished":
         finish(broken, stop=lambda: True)
     assert bits_of(broken) == bits_of(whole)
-    sessions = broken.folder.read_manifest()["sessions"]
-    assert [(s["from_step"], s["to_step"]) for s in sessions] == [(n, n + 1) for n in range(8)]
+    stretches = broken.folder.read_manifest()["stretches"]
+    assert [(s["from_step"], s["to_step"]) for s in stretches] == [(n, n + 1) for n in range(8)]
 
 
 def test_the_text_is_read_more_than_twice_in_the_runs_above(tmp_path, text):
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path
 @pytest.mark.slow
 @pytest.mark.usefixtures("forks")
 def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bits(tmp_path, text):
-    """Six at random of those that a session makes in its folder."""
+    """Six at random of those that a stretch makes in its folder."""
     config = config_of(text, train__checkpoint_every=2)
     whole = Run.create(config, tmp_path / "whole")
     assert in_child(lambda: train_and_die_at(whole.folder.path)) == 0

@@ -172,11 +172,11 @@ def test_another_machine_is_refused_unless_allowed_and_then_recorded(tmp_path, t
     edit_manifest(run, lambda manifest: manifest["machine"].update({field: value}))
     with pytest.raises(RunError, match=rf"not go on bit for bit here \({field}: {value} when"):
         finish(run)
-    assert run.folder.read_manifest()["sessions"] == []
+    assert run.folder.read_manifest()["stretches"] == []
     finish(run, anyway=True)
-    (session,) = run.folder.read_manifest()["sessions"]
-    assert session["changes"] == [
-        f"{field}: {value} when the run began, {session['machine'][field]} now"
+    (stretch,) = run.folder.read_manifest()["stretches"]
+    assert stretch["changes"] == [
+        f"{field}: {value} when the run began, {stretch['machine'][field]} now"
     ]
 
 

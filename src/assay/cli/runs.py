@@ -42,7 +42,7 @@ def _row(folder: Any) -> dict[str, Any]:  # noqa: ANN401
         manifest = folder.read_manifest()
     except RunError:
         return {"run": folder.path.name, "state": "unreadable"}
-    result, last = manifest.get("result", {}), (manifest["sessions"] or [{}])[-1]
+    result, last = manifest.get("result", {}), (manifest["stretches"] or [{}])[-1]
     return {
         "run": folder.path.name,
         "state": manifest["status"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from assay.runs.session import RunReport
+    from assay.runs.stretch import RunReport
 
 
 def open_board(wanted: bool, folder: Path, *, after_step: int) -> Callable[[RunReport], None]:

@@ -32,7 +32,7 @@ _NEEDED: dict[str, type] = {
     "data": dict,
     "packages": dict,
     "machine": dict,
-    "sessions": list,
+    "stretches": list,
     "notes": list,
 }
 _NEEDED_INSIDE = {

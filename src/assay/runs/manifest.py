@@ -33,7 +33,7 @@ def new_manifest(
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "machine": dict(machine),
         "started": now(),
-        "sessions": [],
+        "stretches": [],
         "notes": [],
     }
 

@@ -30,7 +30,7 @@ from assay.runs.manifest import (
     new_manifest,
     now,
 )
-from assay.runs.session import Parts, RunReport, Session, Stop, as_row
+from assay.runs.stretch import Parts, RunReport, Stop, Stretch, as_row
 from assay.runs.text import write_text
 from assay.sampling import SamplingConfig
 from assay.schema import override
@@ -56,7 +56,7 @@ class Run:
         self.folder = folder
         self.config = config
         self.notes: list[str] = []
-        self._dataset = dataset  # prepared by `create`, for the first session
+        self._dataset = dataset  # prepared by `create`, for the first stretch
 
     @classmethod
     def create(
@@ -119,20 +119,20 @@ class Run:
             AssayError: For a run that is finished, busy, or whose text or machine changed.
         """
         with self.folder.locked(), _said("written"):
-            session, manifest = self._session(anyway=anyway, cache=cache, progress=progress)
+            stretch, manifest = self._stretch(anyway=anyway, cache=cache, progress=progress)
             manifest["status"] = "running"
             self.folder.write_json("manifest.json", manifest)
             try:
-                yield from session.go(stop)
-                done = session.step == self.config.train.steps
+                yield from stretch.go(stop)
+                done = stretch.step == self.config.train.steps
                 manifest["status"] = "finished" if done else "interrupted"
                 if done:
-                    manifest["result"] = self._finish(session)
+                    manifest["result"] = self._finish(stretch)
             except DivergedError as error:
                 manifest |= {"status": "diverged", "error": str(error)}
                 raise
             finally:
-                self._close(session, manifest)
+                self._close(stretch, manifest)
 
     def write(
         self,
@@ -181,10 +181,10 @@ class Run:
             )
         return tokenizer
 
-    def _session(
+    def _stretch(
         self, *, anyway: bool, cache: Path | None, progress: Progress | None
-    ) -> tuple[Session, dict[str, Any]]:
-        """Return a session at the newest whole checkpoint, or at the start, and the manifest."""
+    ) -> tuple[Stretch, dict[str, Any]]:
+        """Return a stretch at the newest whole checkpoint, or at the start, and the manifest."""
         manifest = self.folder.read_manifest()
         check_same_config(manifest, self.config, self.folder.path)
         plan = settle(self.config.train)
@@ -208,9 +208,9 @@ class Run:
         optimizers = self.config.train.optimizer.build(model)
         if state["step"]:
             optimizers.load(read_optim(path))
-        session = {"started": now(), "from_step": state["step"], "changes": changes}
-        manifest["sessions"].append(session | {"machine": machine})
-        return Session(
+        stretch = {"started": now(), "from_step": state["step"], "changes": changes}
+        manifest["stretches"].append(stretch | {"machine": machine})
+        return Stretch(
             Parts(self.folder, self.config, dataset, model, optimizers, plan), state
         ), manifest
 
@@ -244,26 +244,26 @@ class Run:
                 f"text: assay generate {self.folder.path.name}"
             )
 
-    def _finish(self, session: Session) -> dict[str, Any]:
+    def _finish(self, stretch: Stretch) -> dict[str, Any]:
         """Judge the model on the whole validation split and let it write a sample."""
-        val = session.evaluate(self.config.eval.final_max_tokens)
-        parts = session.parts
+        val = stretch.evaluate(self.config.eval.final_max_tokens)
+        parts = stretch.parts
         options = GenerateOptions(max_new_tokens=_SAMPLE_TOKENS, seed=self.config.train.seed)
         pieces = write_text(
             parts.model, parts.dataset.tokenizer, [""], self.config.sampling, options
         )
         samples = self.folder.path / "samples"
         samples.mkdir(exist_ok=True)
-        sample = samples / f"step-{session.step:06d}.txt"
+        sample = samples / f"step-{stretch.step:06d}.txt"
         sample.write_text("".join(text for _, text in pieces), encoding="utf-8", newline="")
-        return {"step": session.step, **as_row(val), "train_s": round(session.train_s, 1)}
+        return {"step": stretch.step, **as_row(val), "train_s": round(stretch.train_s, 1)}
 
-    def _close(self, session: Session, manifest: dict[str, Any]) -> None:
+    def _close(self, stretch: Stretch, manifest: dict[str, Any]) -> None:
         """Write how it ended; a consumer that went away half way counts as an interrupt."""
         if manifest["status"] == "running":
             manifest["status"] = "interrupted"
         manifest["ended"] = now()
-        manifest["sessions"][-1] |= {"ended": manifest["ended"], "to_step": session.step}
+        manifest["stretches"][-1] |= {"ended": manifest["ended"], "to_step": stretch.step}
         self.folder.write_json("manifest.json", manifest)
         vocab = self.config.model.vocab
         draw_curve(self.folder.path, title=self.folder.path.name, vocab_size=vocab)

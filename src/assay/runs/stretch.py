@@ -58,7 +58,7 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a session works with."""
+    """What a stretch works with."""
 
     folder: RunFolder
     config: RunConfig
@@ -68,13 +68,13 @@ class Parts:
     plan: Plan
 
 
-class Session:
+class Stretch:
     """Trains, judges, logs and saves, from the step it is given to the last.
 
     Attributes:
         step: Steps taken so far.
         best: Step and validation loss of the best evaluation that has a checkpoint, or None.
-        train_s: Seconds spent in steps, over all sessions of the run.
+        train_s: Seconds spent in steps, over all stretches of the run.
     """
 
     def __init__(self, parts: Parts, state: dict[str, Any]) -> None:
