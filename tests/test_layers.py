@@ -8,7 +8,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LAYERS = [
-    {"errors", "source", "schema"},
+    {"errors", "source", "schema", "disk"},
     {"nn"},
     {"presets", "count", "sampling"},
     {"generate", "data", "measure", "hf"},

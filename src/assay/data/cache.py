@@ -1,6 +1,5 @@
 """A folder of prepared files that is whole or not there, whatever happens while it is written."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from assay.disk import flush, sha256_of
 from assay.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -64,7 +64,7 @@ def find_fault(entry: Path) -> str | None:
         for name, kept in files.items():
             if (entry / name).stat().st_size != kept["bytes"]:
                 return f"{name} has another size than it was written with"
-            if _sha256(entry / name) != kept["sha256"]:
+            if sha256_of(entry / name) != kept["sha256"]:
                 return f"{name} has another SHA-256 than it was written with"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} or a file it names is missing or unreadable"
@@ -90,7 +90,7 @@ def _build(entry: Path, build: Callable[[Path], None]) -> None:
             entry.rename(Path(aside) / entry.name)
             shutil.rmtree(aside)
         folder.rename(entry)
-        _sync(entry.parent)
+        flush(entry.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -98,22 +98,7 @@ def _build(entry: Path, build: Callable[[Path], None]) -> None:
 def _seal(folder: Path) -> None:
     """Write the manifest and push everything to the disk."""
     paths = sorted(folder.iterdir())
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
     (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
     for path in (*paths, folder / MANIFEST, folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and sys.platform == "win32":
-        return  # Windows opens no folder
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        flush(path)

@@ -21,9 +21,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from assay.config import RunConfig
+from assay.disk import flush
 from assay.errors import ConfigError, RunError
 from assay.schema import decode
-from assay.train.checkpoint import flush
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NEEDED: dict[str, type] = {

@@ -11,9 +11,7 @@ flushed, so that a name without `.tmp` is always complete. Hashes are checked be
 a file. No pickle, ever.
 """
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from assay.disk import flush, sha256_of
 from assay.errors import CheckpointError, RunError
 from assay.nn.model import GPT, ModelConfig
 
@@ -177,21 +176,6 @@ def prune(parent: Path, *, keep: int, best: Path | None) -> None:
     for folder in checkpoints(parent)[keep:]:
         if folder != best:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def flush(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files() -> Iterator[str]:
