@@ -11,6 +11,7 @@ from assay.nn.norm import (
     LayerNormConfig,
     NoNormConfig,
     RMSNormConfig,
+    RootMeanSquare,
     SigmaNorm,
     SigmaNormConfig,
 )
@@ -110,3 +111,55 @@ def test_the_gradient_of_sigma_norm_at_zero_variance_is_not_a_number():
         x = torch.ones(1, 8, requires_grad=True)
         config.build(8)(x).sum().backward()
         assert x.grad.isnan().all() == broken
+
+
+def by_formula(x, weight, eps):
+    return weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 4), (2, 3, 2, 6), (7,)])
+def test_rms_norm_in_few_passes_has_the_output_and_gradients_of_its_formula(shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(shape[-1:], dtype=torch.float64, requires_grad=True)
+    found, expected = RootMeanSquare.apply(x, weight, 1e-3)[0], by_formula(x, weight, 1e-3)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    grads = [torch.autograd.grad(y.sin().sum(), (x, weight)) for y in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+
+
+def test_the_gradients_of_rms_norm_and_of_its_gradient_are_those_of_finite_differences():
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, dtype=torch.float64, requires_grad=True)
+
+    def both(x, weight):
+        return RootMeanSquare.apply(x, weight, 1e-2)
+
+    torch.autograd.gradcheck(both, (x, weight))
+    torch.autograd.gradgradcheck(both, (x, weight))
+
+
+def test_stacked_rms_norms_have_the_output_and_gradients_of_each_alone():
+    """Weights stacked or shared, tokens likewise: every way in which vmap may call it."""
+    x, weight = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    for dims in ((0, 0), (None, 0), (0, None)):
+        inputs = [
+            (t if d == 0 else t[0]).clone().requires_grad_()
+            for t, d in zip((x, weight), dims, strict=True)
+        ]
+        runs = [
+            torch.func.vmap(lambda a, b, f=f: f(a, b), in_dims=dims)(*inputs)
+            for f in (
+                lambda a, b: RootMeanSquare.apply(a, b, 1e-3)[0],
+                lambda a, b: by_formula(a, b, 1e-3),
+            )
+        ]
+        torch.testing.assert_close(*runs, rtol=1e-13, atol=1e-13)
+        grads = [torch.autograd.grad(y.sin().sum(), inputs) for y in runs]
+        torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+
+
+def test_rms_norm_takes_the_few_passes_in_eager_mode_on_a_cpu_only():
+    norm = RMSNormConfig().build(8)
+    assert type(norm(torch.randn(2, 8)).grad_fn).__name__ == "RootMeanSquareBackward"
+    half = RMSNormConfig().build(8).to(torch.bfloat16)  # torch's own sums in float32 there
+    assert type(half(torch.randn(2, 8).bfloat16()).grad_fn).__name__ != "RootMeanSquareBackward"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from assay.nn.position import POSITIONS, Alibi, Position, Rope, RopeConfig, Sinusoidal, alibi_slopes
 
-HOOKS = ("embed", "rotation", "score_bias")
+HOOKS = ("embed", "rotation", "slopes")
 WIDE = torch.float64
 
 
@@ -96,15 +96,7 @@ def test_every_head_has_a_slope_of_its_own_between_0_and_1(n_heads):
     assert all(0 < slope < 1 for slope in slopes)
 
 
-def test_alibi_falls_by_its_slope_with_each_token_of_distance():
-    bias = Alibi(4).score_bias(torch.arange(9), torch.arange(9), WIDE)
-    assert bias.dtype == WIDE
-    assert bias[1, 7, 2].item() == -5 * 2.0**-4
-    assert torch.equal(bias.diagonal(dim1=1, dim2=2), torch.zeros(4, 9, dtype=WIDE))
-
-
-def test_alibi_of_one_cached_step_is_the_last_row_of_the_whole():
-    alibi, positions = Alibi(4), torch.arange(9)
-    whole = alibi.score_bias(positions, positions, WIDE)
-    step = alibi.score_bias(positions[-1:], positions, WIDE)
-    assert torch.equal(step, whole[:, -1:])
+def test_alibi_takes_its_slopes_in_the_dtype_asked_for():
+    slopes = Alibi(4).slopes(torch.float32)
+    assert slopes.dtype == torch.float32
+    assert slopes.tolist() == [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8]

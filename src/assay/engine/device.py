@@ -16,17 +16,24 @@ _TIMED_S = 0.25
 
 
 def settle(config: TrainConfig) -> Plan:
-    """Return the plan of a run: its device, and whether it multiplies in bfloat16.
+    """Return the plan of a run, what was left to `auto` settled by rule.
 
-    `auto` takes bfloat16 on a CUDA device that has it in hardware and float32 elsewhere.
+    That is bfloat16 on a CUDA device that has it in hardware and float32 elsewhere, the fused
+    attention kernel, no compilation. `assay.engine.tune` may find a better one by timing.
 
     Raises:
-        ConfigError: If the device is not there.
+        ConfigError: If the device is not there, or cannot do what is asked for.
     """
     device = _device(config.device)
+    if config.attention == "flex" and device.type != "cuda":
+        raise ConfigError(
+            f"train.attention: flex found on device {device}; expected a CUDA device, where "
+            "FlexAttention has a backward pass. Use auto, fused or blocks."
+        )
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     autocast = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
-    return Plan(config, device, autocast)
+    attention = "fused" if config.attention == "auto" else config.attention
+    return Plan(config, device, autocast, attention, compiled=config.compile == "on")
 
 
 def _device(name: str) -> torch.device:
@@ -48,7 +55,7 @@ def matmul_rate(device: torch.device, *, autocast: bool) -> float:
     """Measure the floating-point operations per second of a large matrix product; about 0.3 s."""
     side = _SIDE.get(device.type, 1024)
     dtype = torch.bfloat16 if autocast else torch.float32
-    a = torch.randn(side, side, device=device, dtype=dtype)
+    a = torch.rand(side, side, device=device, generator=torch.Generator(device)).to(dtype)
     best, spent = float("inf"), 0.0
     while spent < _TIMED_S:
         elapsed = _timed_product(a)
@@ -79,6 +86,8 @@ def describe_machine(plan: Plan) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "precision": "bf16" if plan.autocast else "fp32",
+        "attention": plan.attention,
+        "compiled": plan.compiled,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from assay.nn.attention import Context
 from assay.nn.cache import LayerCache
-from assay.nn.mixer import Context
 from assay.schema import Config, kind_alone
 from assay.source import Source
 

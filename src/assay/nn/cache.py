@@ -18,9 +18,11 @@ class LayerCache:
 
     Attributes:
         window: Keep only what later queries of this window can see; None keeps all.
+        room: Tokens a row there is room for from the start, without a window.
     """
 
     window: int | None
+    room: int = 0
     _k: Tensor | None = None
     _v: Tensor | None = None
     _length: int = 0
@@ -41,13 +43,16 @@ class LayerCache:
         """Write in place; the room doubles when it is used up, so a step copies O(1) tokens."""
         start, end = self._length, self._length + k.shape[2]
         if self._k is None or self._v is None or end > self._k.shape[2]:
-            self._k, self._v = (
-                _grown(self._k, k, start, 2 * end),
-                _grown(self._v, v, start, 2 * end),
-            )
+            room = self.room if end <= self.room else 2 * end
+            self._k, self._v = _grown(self._k, k, start, room), _grown(self._v, v, start, room)
         self._k[:, :, start:end], self._v[:, :, start:end] = k, v
         self._length = end
         return self._k[:, :, :end], self._v[:, :, :end]
+
+    def repeat(self, n: int) -> None:
+        """Make of each row n rows side by side."""
+        if self._k is not None and self._v is not None:
+            self._k, self._v = (t.repeat_interleave(n, dim=0) for t in (self._k, self._v))
 
     @property
     def nbytes(self) -> int:
@@ -75,9 +80,14 @@ class KVCache:
     length: int = field(default=0)
 
     @classmethod
-    def empty(cls, n_layers: int, *, window: int | None) -> "KVCache":
-        """Return a cache of `n_layers` empty layers."""
-        return cls([LayerCache(window) for _ in range(n_layers)])
+    def empty(cls, n_layers: int, *, window: int | None, room: int = 0) -> "KVCache":
+        """Return a cache of `n_layers` empty layers; `room` tokens a row need no second one."""
+        return cls([LayerCache(window, room) for _ in range(n_layers)])
+
+    def repeat(self, n: int) -> None:
+        """Make of each row n rows side by side."""
+        for layer in self.layers:
+            layer.repeat(n)
 
     @property
     def nbytes(self) -> int:

@@ -1,17 +1,15 @@
 """What moves information between tokens: the `mixer` field of `ModelConfig`.
 
-Shapes: B batch, T tokens, Tk tokens held by the cache and T new ones, D model width, H query heads,
-G key and value heads, K width of one head.
+Shapes: B batch, T tokens, D model width, H heads, C = H · K channels, K width of one head.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from assay.nn.attention import Context, attend
 from assay.nn.cache import LayerCache
 from assay.nn.norm import RMSNorm
 from assay.nn.position import Rotation
@@ -19,22 +17,6 @@ from assay.schema import Config, Size, kind_alone
 from assay.source import Source
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What all layers of one forward pass share.
-
-    Attributes:
-        rotation: How to turn queries and keys, or None.
-        mask: Added to the scores (float) or true where a key may be seen (bool); None stands for
-            the plain causal mask if `is_causal`, else for no mask.
-        is_causal: Whether query t sees keys 0 ... t of equally many keys.
-    """
-
-    rotation: Rotation | None
-    mask: Float[Tensor, "#B #H T Tk"] | Bool[Tensor, "#B #H T Tk"] | None
-    is_causal: bool
 
 
 class Attention(nn.Module):
@@ -82,25 +64,6 @@ class Attention(nn.Module):
         heads = x.view(*x.shape[:2], -1, d_head).transpose(1, 2)
         heads = heads if norm is None else norm(heads)
         return heads if rotation is None else rotation(heads)
-
-
-def attend(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B G Tk K"],
-    v: Float[Tensor, "B G Tk K"],
-    context: Context,
-    *,
-    dropout: float = 0.0,
-) -> Float[Tensor, "B H T K"]:
-    """Return the attention output; query head h reads key and value head h // (H / G)."""
-    if (group := q.shape[1] // k.shape[1]) > 1:
-        k, v = (t.repeat_interleave(group, dim=1) for t in (k, v))
-    mask = context.mask
-    if mask is not None and mask.is_floating_point():
-        mask = mask.to(q.dtype)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=context.is_causal
-    )
 
 
 class NoMixerConfig(Config):

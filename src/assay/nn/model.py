@@ -4,19 +4,22 @@ Shapes: B batch, T new tokens, D model width, V vocabulary, H heads.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import PositiveFloat, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from assay.errors import ConfigError
+from assay.nn.attention import Context, Kernel
 from assay.nn.block import BlockConfig, Parts, PreConfig
-from assay.nn.cache import KVCache
+from assay.nn.cache import KVCache, LayerCache
 from assay.nn.head import LogitScale, logit_factor, unembed
 from assay.nn.init import GPT2InitConfig, InitConfig, initialise
-from assay.nn.mixer import AttentionConfig, Context, MixerConfig, Probability
+from assay.nn.mixer import AttentionConfig, MixerConfig, Probability
 from assay.nn.mlp import MLPConfig, SwiGLUConfig
 from assay.nn.norm import NormConfig, RMSNormConfig
 from assay.nn.position import PositionConfig, RopeConfig
+from assay.nn.sight import Sight
 from assay.schema import Config, Size
 
 
@@ -85,11 +88,21 @@ class GPT(nn.Module):
 
     Parameters are named `embed`, `position`, `embed_norm`, `blocks.i.{mixer_norm, mixer, mlp_norm,
     mlp}`, `final_norm`, `unembed`. Tied means no `unembed`: one Parameter, used twice.
+
+    How a model is executed is not what it computes, so that is no part of its config:
+
+    Attributes:
+        config: The architecture.
+        kernel: What computes the attention; see `attention`.
+        recompute: Whether training keeps only what enters each block and runs the block again for
+            its gradients, dropout included: less memory for about a third more time.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.kernel: Kernel = "fused"
+        self.recompute = False
         d_model, block = config.d_model, config.block
         self.embed = nn.Embedding(config.vocab, d_model)
         self.position = config.position.build(
@@ -148,20 +161,29 @@ class GPT(nn.Module):
         x = self.dropout(self.position.embed(self.embed(tokens), positions))
         x = x if self.embed_norm is None else self.embed_norm(x)
         wide = torch.promote_types(x.dtype, torch.float32)
-        context = Context(
-            self.position.rotation(positions, wide), *self._mask(columns, start, padding, wide)
-        )
+        rotation = self.position.rotation(positions, wide)
+        context = Context.of(rotation, self._sight(tokens, start, padding, wide), self.kernel, x)
         for index, block in enumerate(self.blocks):
-            x = block(x, context, cache.layers[index] if cache is not None else None)
+            x = self._through(block, x, context, None if cache is None else cache.layers[index])
         if cache is not None:
             cache.length += tokens.shape[1]
         return x if self.final_norm is None else self.final_norm(x)
 
     def logits(self, features: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Multiply with the output matrix, scale and cap."""
-        weight = self.embed.weight if self.unembed is None else self.unembed.weight
-        factor = logit_factor(self.config.logit_scale, self.config.d_model)
-        return unembed(features, weight, factor=factor, soft_cap=self.config.soft_cap)
+        return unembed(
+            features, self.output_matrix, factor=self.logit_factor, soft_cap=self.config.soft_cap
+        )
+
+    @property
+    def output_matrix(self) -> Float[Tensor, "V D"]:
+        """What features are multiplied with: the embedding where the two are tied."""
+        return self.embed.weight if self.unembed is None else self.unembed.weight
+
+    @property
+    def logit_factor(self) -> float:
+        """What multiplies the logits."""
+        return logit_factor(self.config.logit_scale, self.config.d_model)
 
     def new_cache(self) -> KVCache:
         """Return an empty cache for this model."""
@@ -175,43 +197,28 @@ class GPT(nn.Module):
                 f"{length}. Shorten the text or train with a larger max_seq_len."
             )
 
-    def _mask(
-        self,
-        columns: Int[Tensor, " T"],
-        start: int,
-        padding: Int[Tensor, " B"] | None,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor | None, bool]:
-        """Return `mask` and `is_causal` of `Context`; no mask is made where none is needed."""
-        window, n_new = self.config.mixer.window, columns.shape[0]
+    def _sight(
+        self, tokens: Tensor, start: int, padding: Tensor | None, dtype: torch.dtype
+    ) -> Sight:
+        """Return what the new tokens see of themselves and of what a cache holds."""
+        window, n_new = self.config.mixer.window, tokens.shape[1]
         held = start if window is None else min(start, window - 1)
-        keys = torch.arange(start - held, start + n_new, device=columns.device)
-        bias = self.position.score_bias(columns, keys, dtype)
-        all_near = window is None or keys.shape[0] <= window
-        if bias is None and padding is None and all_near and (n_new == 1 or held == 0):
-            return None, n_new > 1
-        visible = causal_mask(columns, keys, window=window, padding=padding)
-        return (visible if bias is None else bias.masked_fill(~visible, -torch.inf)), False
+        slopes = self.position.slopes(dtype)
+        return Sight(
+            n_queries=n_new,
+            n_keys=held + n_new,
+            first_key=start - held,
+            window=window,
+            padding=padding,
+            slopes=slopes if slopes is None else slopes.to(tokens.device),
+        )
 
-
-def causal_mask(
-    columns: Int[Tensor, " T"],
-    keys: Int[Tensor, " Tk"],
-    *,
-    window: int | None,
-    padding: Int[Tensor, " B"] | None,
-) -> Bool[Tensor, "P 1 T Tk"]:
-    """Return which key columns each query column sees: no later one, none outside the window.
-
-    Padding is seen by itself alone, so that no row of scores is empty and no NaN arises.
-    """
-    distance = columns[:, None] - keys[None, :]
-    visible = (distance >= 0)[None]
-    if window is not None:
-        visible = visible & (distance < window)
-    if padding is not None:
-        visible = visible & ((keys >= padding[:, None])[:, None] | (distance == 0))
-    return visible[:, None]
+    def _through(
+        self, block: nn.Module, x: Tensor, context: Context, cache: LayerCache | None
+    ) -> Tensor:
+        if self.recompute and self.training and cache is None and torch.is_grad_enabled():
+            return checkpoint(block, x, context, use_reentrant=False)
+        return block(x, context, cache)
 
 
 def _parts(config: ModelConfig) -> Parts:

@@ -3,7 +3,7 @@
 Shapes: `...` any leading dimensions, D the model width. Statistics are taken over D, per token.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -43,16 +43,61 @@ class SigmaNorm(nn.Module):
 
 
 class RMSNorm(nn.RMSNorm):
-    """PyTorch's own layer, given an input of the dtype of its weight.
+    """PyTorch's own layer, but for eager mode on a CPU, where it is no kernel but a dozen of them.
 
-    Under autocast a branch hands on bfloat16 while weights stay float32: there PyTorch warns and
-    leaves its fused kernel.
+    Under autocast a branch hands on bfloat16 while weights stay float32: its input is given the
+    dtype of its weight, since PyTorch would warn and leave its fused kernel.
     """
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Normalise over D and return the dtype of `x`."""
         wide = x if self.weight is None else x.to(self.weight.dtype)
-        return super().forward(wide).to(x.dtype)
+        if self.weight is None or self.eps is None or not _in_eager_cpu(wide):
+            return super().forward(wide).to(x.dtype)
+        return RootMeanSquare.apply(wide, self.weight, self.eps)[0].to(x.dtype)  # type: ignore[no-untyped-call]
+
+
+def _in_eager_cpu(x: Tensor) -> bool:
+    wide = x.dtype in (torch.float32, torch.float64)
+    return wide and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+class RootMeanSquare(torch.autograd.Function):
+    r"""$y = \gamma x r$ with $r = (\mathrm{mean}\,x^2 + \varepsilon)^{-1/2}$, in few passes.
+
+    With $h = x \odot dy$, the gradients are $d\gamma = \sum r h$ over tokens and
+    $dx = r \gamma \odot dy - x r^3 (h \cdot \gamma) / D$: two products of h with a vector.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Return y and r. The second is an output so that a gradient of a gradient finds it."""
+        r = ((x * x).sum(-1, keepdim=True) / x.shape[-1] + eps).rsqrt()
+        return x * r * weight, r
+
+    @staticmethod
+    def setup_context(
+        ctx: Any,  # noqa: ANN401 (vmap has a context of its own)
+        inputs: tuple[Tensor, Tensor, float],
+        output: tuple[Tensor, Tensor],
+    ) -> None:
+        """Keep x, γ and r."""
+        ctx.save_for_backward(*inputs[:2], output[1])
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        *grads: Tensor,
+    ) -> tuple[Tensor, Tensor, None]:
+        """Return the gradients of x and γ."""
+        x, weight, r = ctx.saved_tensors
+        dy, dr = grads
+        h = dy * x
+        along = (h @ weight)[..., None] + dr
+        d_weight = h.reshape(-1, x.shape[-1]).mT @ r.flatten()
+        return torch.addcmul(dy * weight * r, x, along * r**3 / -x.shape[-1]), d_weight, None
 
 
 class NoNormConfig(Config):

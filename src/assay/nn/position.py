@@ -1,6 +1,6 @@
 """Position information: the `position` field of `ModelConfig`.
 
-Shapes: B batch, H heads, T tokens, Tq query and Tk key tokens, D model width, K width of one head.
+Shapes: B batch, H heads, T tokens, D model width, K width of one head.
 Positions are counted in tokens from the start of the sequence, so a cached step passes its true
 position and needs no offset; `B` is 1 where all rows of a batch share their positions.
 """
@@ -37,10 +37,8 @@ class Position(nn.Module):
         """Return by which angles queries and keys at these positions are turned."""
         return None
 
-    def score_bias(
-        self, q_positions: Int[Tensor, " Tq"], k_positions: Int[Tensor, " Tk"], dtype: torch.dtype
-    ) -> Float[Tensor, "H Tq Tk"] | None:
-        """Return what is added to the attention scores before the softmax."""
+    def slopes(self, dtype: torch.dtype) -> Float[Tensor, " H"] | None:
+        """Return what each head takes from a score per token of distance, before the softmax."""
         return None
 
 
@@ -48,19 +46,40 @@ class Position(nn.Module):
 class Rotation:
     """The angles of one forward pass, computed once and shared by all layers.
 
+    Channels i and i + R/2 of the R turned ones are a pair (x, y), which becomes
+    (x cos - y sin, y cos + x sin): what every channel keeps of itself and what it takes of its
+    partner.
+
     Attributes:
-        cos: Cosines; R = rotated channels / 2.
-        sin: Sines.
+        own: Cosine of each channel's pair.
+        partner: Its sine, negated in the first half of the channels.
     """
 
-    cos: Float[Tensor, "P 1 T R"]
-    sin: Float[Tensor, "P 1 T R"]
+    own: Float[Tensor, "P 1 T R"]
+    partner: Float[Tensor, "P 1 T R"]
+
+    @classmethod
+    def by(cls, angles: Float[Tensor, "P T R2"], dtype: torch.dtype) -> "Rotation":
+        """Return the rotation by one angle a pair."""
+        cos, sin = angles[:, None].cos().to(dtype), angles[:, None].sin().to(dtype)
+        return cls(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
+
+    @property
+    def cos(self) -> Float[Tensor, "P 1 T R2"]:
+        """Cosine of each pair."""
+        return self.own.chunk(2, dim=-1)[0].contiguous()
+
+    @property
+    def sin(self) -> Float[Tensor, "P 1 T R2"]:
+        """Sine of each pair."""
+        return self.partner.chunk(2, dim=-1)[1].contiguous()
 
     def __call__(self, q_or_k: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
-        """Turn channel pairs (i, i + R) of each head in the dtype of the angles; keep the rest."""
-        width = 2 * self.cos.shape[-1]
-        x, y = q_or_k[..., :width].to(self.cos.dtype).chunk(2, dim=-1)
-        turned = torch.cat((x * self.cos - y * self.sin, x * self.sin + y * self.cos), dim=-1)
+        """Turn the first R channels of each head in the dtype of the angles; keep the rest."""
+        width = self.own.shape[-1]
+        wide = q_or_k[..., :width].to(self.own.dtype)
+        x, y = wide.chunk(2, dim=-1)
+        turned = torch.addcmul(wide * self.own, torch.cat((y, x), -1), self.partner)
         turned = turned.to(q_or_k.dtype)
         return turned if width == q_or_k.shape[-1] else torch.cat((turned, q_or_k[..., width:]), -1)
 
@@ -108,8 +127,7 @@ class Rope(Position):
 
     def rotation(self, positions: Int[Tensor, "P T"], dtype: torch.dtype) -> Rotation | None:
         """Return cosines and sines of `width / 2` angles for each position, in `dtype`."""
-        angles = _angles(positions, width=self.width, base=self.theta)[:, None]
-        return Rotation(angles.cos().to(dtype), angles.sin().to(dtype))
+        return Rotation.by(_angles(positions, width=self.width, base=self.theta), dtype)
 
 
 class Alibi(Position):
@@ -119,13 +137,9 @@ class Alibi(Position):
         super().__init__()
         self.n_heads = n_heads
 
-    def score_bias(
-        self, q_positions: Int[Tensor, " Tq"], k_positions: Int[Tensor, " Tk"], dtype: torch.dtype
-    ) -> Float[Tensor, "H Tq Tk"] | None:
-        """Return `-slope * (query - key)`; future keys are left to the causal mask."""
-        slopes = alibi_slopes(self.n_heads).to(dtype)  # score per token of distance
-        distance = q_positions[:, None] - k_positions[None, :]
-        return -slopes.to(distance.device)[:, None, None] * distance
+    def slopes(self, dtype: torch.dtype) -> Float[Tensor, " H"] | None:
+        """Return the slopes of the paper; no weights, so nothing to keep in the model."""
+        return alibi_slopes(self.n_heads).to(dtype)
 
 
 def alibi_slopes(n_heads: int) -> Float[Tensor, " H"]:

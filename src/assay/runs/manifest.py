@@ -12,7 +12,15 @@ from assay.errors import CheckpointError, DataError, RunError
 from assay.schema import config_hash, decode
 
 _PACKAGES = ("assay", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
-_BITS_DEPEND_ON = ("device", "device_name", "precision", "threads", "cpu_capability")
+_BITS_DEPEND_ON = (
+    "device",
+    "device_name",
+    "precision",
+    "attention",
+    "compiled",
+    "threads",
+    "cpu_capability",
+)
 
 
 def now() -> str:
@@ -116,12 +124,12 @@ def check_same_machine(
     Raises:
         RunError: If anything differs and that is not allowed.
     """
-    began = {**manifest["machine"], "torch": manifest["packages"]["torch"]}
-    found = {**machine, "torch": metadata.version("torch")}
+    began = _bits_of(manifest["machine"], manifest["packages"]["torch"])
+    found = _bits_of(machine, metadata.version("torch"))
     changes = [
-        f"{name}: {began.get(name)} when the run began, {found[name]} now"
-        for name in (*_BITS_DEPEND_ON, "torch")
-        if began.get(name) != found[name]
+        f"{name}: {began[name]} when the run began, {found[name]} now"
+        for name in found
+        if began[name] != found[name]
     ]
     if changes and not allow:
         raise RunError(
@@ -129,3 +137,12 @@ def check_same_machine(
             "as by OMP_NUM_THREADS, or go on all the same with --anyway, which is recorded."
         )
     return changes
+
+
+def _bits_of(machine: Mapping[str, Any], torch: str) -> dict[str, Any]:
+    """Return what the bits of a run depend on: among it that it has company, but not how much."""
+    stacked = machine.get("replicas", 1) > 1
+    return {name: machine.get(name) for name in _BITS_DEPEND_ON} | {
+        "stacked with other runs": stacked,
+        "torch": torch,
+    }

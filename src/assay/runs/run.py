@@ -9,6 +9,7 @@ print(run.write("Once upon a time"))
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from assay.data.prepare import Dataset, prepare, reopen
 from assay.data.tokenizer import Tokenizer, load_tokenizer
 from assay.data.windows import Windows, evaluation_windows
 from assay.engine.device import describe_machine, settle
+from assay.engine.tune import as_it_began, tune
 from assay.errors import ConfigError, DataError, DivergedError, RunError
 from assay.generate import GenerateOptions
 from assay.nn.model import GPT
@@ -77,11 +79,13 @@ class Run:
         dataset = prepare(config.data, cache, progress)
         config = _with_vocabulary(config, dataset.tokenizer)
         _check_lengths(config, dataset)
+        plan, trials = tune(config, plan, cache)
         folder = RunFolder.create(Path(path))
         with _said("written"), _or_nothing(folder.path):
             folder.tokenizer.mkdir()
             dataset.tokenizer.save(folder.tokenizer)
             manifest = new_manifest(config, dataset.summary, describe_machine(plan))
+            manifest["trials"] = [asdict(trial) for trial in trials]
             folder.write_json("manifest.json", manifest)
             folder.write_json("config.json", config.model_dump(mode="json"))  # makes it a run
         return cls(folder, config, dataset)
@@ -118,12 +122,35 @@ class Run:
             DivergedError: If a loss or gradient is not finite; the last good state was saved.
             AssayError: For a run that is finished, busy, or whose text or machine changed.
         """
+        with self.session(anyway=anyway, cache=cache, progress=progress) as stretch:
+            yield from stretch.go(stop)
+
+    @contextmanager
+    def session(
+        self,
+        *,
+        anyway: bool = False,
+        cache: Path | None = None,
+        progress: Progress | None = None,
+        replicas: int = 1,
+    ) -> Iterator[Stretch]:
+        """Hold the lock, open a stretch where the run stands, and write down how it ended.
+
+        Args:
+            anyway: As in `train`.
+            cache: As in `train`.
+            progress: As in `train`.
+            replicas: How many runs step together with this one, itself included.
+
+        Raises:
+            AssayError: As `train` does.
+        """
         with self.folder.locked(), _said("written"):
-            stretch, manifest = self._stretch(anyway=anyway, cache=cache, progress=progress)
+            stretch, manifest = self._stretch(anyway, cache, progress, replicas)
             manifest["status"] = "running"
             self.folder.write_json("manifest.json", manifest)
             try:
-                yield from stretch.go(stop)
+                yield stretch
                 done = stretch.step == self.config.train.steps
                 manifest["status"] = "finished" if done else "interrupted"
                 if done:
@@ -182,13 +209,15 @@ class Run:
         return tokenizer
 
     def _stretch(
-        self, *, anyway: bool, cache: Path | None, progress: Progress | None
+        self, anyway: bool, cache: Path | None, progress: Progress | None, replicas: int
     ) -> tuple[Stretch, dict[str, Any]]:
         """Return a stretch at the newest whole checkpoint, or at the start, and the manifest."""
         manifest = self.folder.read_manifest()
         check_same_config(manifest, self.config, self.folder.path)
-        plan = settle(self.config.train)
-        machine = describe_machine(plan)
+        plan = as_it_began(settle(self.config.train), manifest["machine"])
+        machine = describe_machine(plan) | {"replicas": replicas}
+        if not checkpoints(self.folder.checkpoints):  # no bits yet that these could part from
+            manifest["machine"]["replicas"] = replicas
         self.tokenizer()  # as it was when the run began
         dataset = self._dataset or self._same_text(manifest["data"], cache, progress)
         self._dataset = None
@@ -205,6 +234,7 @@ class Run:
         else:
             model = GPT.create(self.config.model, seed=self.config.train.seed, device=plan.device)
         self._check_unfinished(state["step"], manifest)
+        plan.prepare(model)
         optimizers = self.config.train.optimizer.build(model)
         if state["step"]:
             optimizers.load(read_optim(path))
@@ -252,10 +282,12 @@ class Run:
         pieces = write_text(
             parts.model, parts.dataset.tokenizer, [""], self.config.sampling, options
         )
+        with parts.plan.uncompiled():
+            text = "".join(text for _, text in pieces)
         samples = self.folder.path / "samples"
         samples.mkdir(exist_ok=True)
         sample = samples / f"step-{stretch.step:06d}.txt"
-        sample.write_text("".join(text for _, text in pieces), encoding="utf-8", newline="")
+        sample.write_text(text, encoding="utf-8", newline="")
         return {"step": stretch.step, **as_row(val), "train_s": round(stretch.train_s, 1)}
 
     def _close(self, stretch: Stretch, manifest: dict[str, Any]) -> None:

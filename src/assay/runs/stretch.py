@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from numpy.typing import NDArray
+from torch import Tensor
 
 from assay.config import RunConfig
 from assay.count import count
@@ -99,8 +101,16 @@ class Stretch:
         self._saved_step = self.step if self.step else -1
         self._judged: tuple[int, float] | None = None
 
-    def go(self, stop: Stop) -> Iterator[RunReport]:
+    def batch(self, step: int) -> Int[Tensor, "B T1"]:
+        """Return the training tokens of a step, counted from 1."""
+        return self._windows.batch(step)
+
+    def go(self, stop: Stop, steps: Iterator[StepReport] | None = None) -> Iterator[RunReport]:
         """Yield a report for each step; end after the last one, or at the first where `stop()`.
+
+        Args:
+            stop: Asked after each step.
+            steps: The steps, where something else takes them; by default they are taken here.
 
         Raises:
             DivergedError: After the last good state was saved.
@@ -113,8 +123,8 @@ class Stretch:
         try:
             if self.step == 0:
                 yield self._look()
-            reports = train(
-                parts.model, self._windows.batch, parts.optimizers, parts.plan, start=self.step
+            reports = steps or train(
+                parts.model, self.batch, parts.optimizers, parts.plan, start=self.step
             )
             for report in reports:
                 self.step, self.train_s = report.step, self.train_s + report.elapsed_s
@@ -135,8 +145,7 @@ class Stretch:
         windows = evaluation_windows(
             self.parts.dataset.val.ids, seq_len=self.parts.config.seq_len, max_tokens=max_tokens
         )
-        precision = self.parts.plan.precision
-        return evaluate(self.parts.model, windows, self._byte_lengths, precision)
+        return self._evaluate(windows)
 
     def save(self) -> Path | None:
         """Write a checkpoint of the present step, unless there is one or a weight is not finite."""
@@ -162,8 +171,9 @@ class Stretch:
         return path
 
     def _look(self) -> RunReport:
-        with self.parts.plan.precision():
-            batch = self._windows.batch(1).to(self.parts.plan.device)
+        plan = self.parts.plan
+        with plan.uncompiled(), plan.precision():
+            batch = self._windows.batch(1).to(plan.device)
             panel = initial_panel(self.parts.model, batch)
         self._metrics.write({"kind": "panel", "step": 0, **asdict(panel)})
         return RunReport(step=0, loss_nats=panel.loss_nats, panel=panel)
@@ -193,9 +203,13 @@ class Stretch:
             checkpoint=self.save() if due else None,
         )
 
+    def _evaluate(self, windows: Tensor) -> Evaluation:
+        plan = self.parts.plan
+        with plan.uncompiled():
+            return evaluate(self.parts.model, windows, self._byte_lengths, plan.precision)
+
     def _judge(self) -> Evaluation:
-        parts = self.parts
-        val = evaluate(parts.model, self._val, self._byte_lengths, parts.plan.precision)
+        val = self._evaluate(self._val)
         if math.isfinite(val.loss_nats):
             self._judged = (self.step, val.loss_nats)
         self._metrics.write({"kind": "eval", "step": self.step, **as_row(val)})

@@ -31,7 +31,16 @@ class TrainConfig(Config):
     clip_norm: PositiveFloat | None = 1.0
     """Bound on the norm of all gradients together. Null: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 is autocast over float32 weights. Auto: bf16 on a CUDA device that has it, else fp32."""
+    """bf16 is autocast over float32 weights. Auto: bf16 on a CUDA device that has it, else fp32,
+    unless a timing at the start of a long run on a CPU finds bf16 faster."""
+    attention: Literal["auto", "fused", "blocks", "flex"] = "auto"
+    """PyTorch's fused kernel, products over blocks of queries, or FlexAttention (CUDA). Auto:
+    fused, unless a timing at the start of a long run finds another faster."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether layers go through torch.compile. Auto: off, unless a run is long enough to earn the
+    compilation back and a timing finds it faster."""
+    recompute: bool = False
+    """Whether a layer's activations are computed again in the backward pass, to save memory."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps. Auto: cuda, else mps, else cpu."""
     log_every: PositiveInt = 1

@@ -15,17 +15,18 @@ Shapes: B sequences, T tokens of context; a batch holds T + 1 tokens a row.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from assay.errors import DivergedError
-from assay.nn.head import at_least_float32
+from assay.nn.attention import Kernel
 from assay.nn.init import stream_seed
+from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT
 from assay.train.config import TrainConfig
 from assay.train.optim import Optimizers
@@ -55,21 +56,38 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A `TrainConfig` with its device and precision settled.
+    """A `TrainConfig` with all that it leaves open settled.
 
     Attributes:
         config: What was asked for.
         device: Where the model is.
         autocast: Whether products are taken in bfloat16.
+        attention: Which kernel computes attention.
+        compiled: Whether layers go through torch.compile in training.
     """
 
     config: TrainConfig
     device: torch.device
     autocast: bool
+    attention: Kernel = "fused"
+    compiled: bool = False
 
     def precision(self) -> torch.autocast:
         """Return the context in which a forward pass runs."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
+
+    def prepare(self, model: GPT) -> None:
+        """Set how `model` is executed; what it computes stays the same, to rounding."""
+        model.kernel, model.recompute = self.attention, self.config.recompute
+        if self.compiled:
+            for block in model.blocks:  # one compilation serves all: they share their code
+                block.compile(dynamic=False)
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Run a compiled model as written: for shapes that come once, such as an evaluation's."""
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            yield
 
 
 def train(
@@ -93,15 +111,18 @@ def train(
         DivergedError: If a loss or gradient is not finite. Nothing was updated by that step.
     """
     config = plan.config
+    began = time.perf_counter()
+    batch = _on_device(batch_at(start + 1), plan) if start < config.steps else None
     for step in range(start + 1, config.steps + 1):
-        began = time.perf_counter()
+        assert batch is not None
         model.train()
-        batch = batch_at(step).to(plan.device, non_blocking=True)
-        loss = _backward(model, batch, plan, step)
+        total = _backward(model, batch, plan, step)
         norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
-        grad_norm = float(norm)
+        # A GPU is still at work here: the next tokens travel meanwhile, and one read waits for all.
+        upcoming = _on_device(batch_at(step + 1), plan) if step < config.steps else None
+        loss, grad_norm = torch.stack((total, norm)).tolist()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # before clipping spreads a NaN
-            message = _diagnosis(model, batch, plan, (step, loss, grad_norm))
+            message = diagnosis(model, batch, plan, (step, loss, grad_norm))
             optimizers.zero_grad()
             raise DivergedError(message)
         if config.clip_norm is not None:
@@ -112,24 +133,44 @@ def train(
         elapsed_s = time.perf_counter() - began
         lr = factor * optimizers.peak_lr
         yield StepReport(step, loss, grad_norm, lr, batch[:, 1:].numel(), elapsed_s)
+        began, batch = time.perf_counter(), upcoming
 
 
-def next_token_loss(model: GPT, tokens: Int[Tensor, "B T1"]) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy, in nats, of each token given those before it."""
-    logits = model(tokens[:, :-1])
-    return F.cross_entropy(at_least_float32(logits).flatten(0, 1), tokens[:, 1:].flatten())
+def _on_device(batch: Tensor, plan: Plan) -> Tensor:
+    """Send tokens on their way; from pinned memory the CPU need not wait for them."""
+    if plan.device.type == "cuda":
+        batch = batch.pin_memory()
+    return batch.to(plan.device, non_blocking=True)
 
 
-def _backward(model: GPT, batch: Tensor, plan: Plan, step: int) -> float:
+def _backward(model: GPT, batch: Tensor, plan: Plan, step: int) -> Float[Tensor, ""]:
     """Accumulate the gradients of the mean loss over all micro-batches; return that loss."""
     pieces = batch.chunk(plan.config.micro_batches)
     total = torch.zeros((), device=batch.device)
     for index, piece in enumerate(pieces):
-        with _dropout_seed(plan, step, index), plan.precision():
-            loss = next_token_loss(model, piece) / len(pieces)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with repeatable(plan), _dropout_seed(plan, step, index):
+            with plan.precision():
+                loss = next_token_loss(model, piece) / len(pieces)
+            loss.backward()  # type: ignore[no-untyped-call]
         total = total + loss.detach()
-    return float(total)
+    return total
+
+
+@contextmanager
+def repeatable(plan: Plan) -> Iterator[None]:
+    """Make compiled code repeat its bits, which on several threads it does only when told to."""
+    if not plan.compiled:
+        yield
+        return
+    settings: Any = torch.utils.deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # it costs time, and helps only to find bugs
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = fill
 
 
 @contextmanager
@@ -141,7 +182,8 @@ def _dropout_seed(plan: Plan, step: int, micro_batch: int) -> Iterator[None]:
         yield
 
 
-def _diagnosis(model: GPT, batch: Tensor, plan: Plan, found: tuple[int, float, float]) -> str:
+def diagnosis(model: GPT, batch: Tensor, plan: Plan, found: tuple[int, float, float]) -> str:
+    """Say where a step, a loss and a gradient norm that are not finite come from."""
     step, loss, grad_norm = found
     if math.isfinite(loss):
         what, where = f"gradient norm {grad_norm}", last_bad_gradient(model)

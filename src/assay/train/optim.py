@@ -1,11 +1,13 @@
-"""Optimizers: the `train.optimizer` field. PyTorch's own; only the division of labour is ours.
+"""Optimizers: the `train.optimizer` field, and which parameter goes to which.
+
+AdamW is PyTorch's own. Muon is ours, since PyTorch's is slow on a CPU; see `train/muon.py`.
 
 Weight decay acts on matrices and tables (two dimensions), never on biases or on the scales of
 norms. `Optimizers` holds one or two torch optimizers and speaks of their state by parameter name,
 which is what a checkpoint needs.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -17,6 +19,7 @@ from torch.optim import Optimizer
 from assay.errors import CheckpointError
 from assay.schema import Config, kind_alone
 from assay.source import Source
+from assay.train.muon import Muon, step_together
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1e30)]  # beyond, products leave float32
@@ -38,10 +41,7 @@ class Optimizers:
 
     def step(self, factor: float) -> None:
         """Update all parameters at `factor` times the peak rates."""
-        for optimizer, peak_lr in self.parts:
-            for group in optimizer.param_groups:
-                group["lr"] = factor * peak_lr
-            optimizer.step()
+        step_all([self], [factor])
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -83,6 +83,20 @@ class Optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     yield optimizer, parameter
+
+
+def step_all(models: Sequence[Optimizers], factors: Sequence[float]) -> None:
+    """Update the parameters of several models, each at its own factor of its own peak rates."""
+    muons: list[Muon] = []
+    for optimizers, factor in zip(models, factors, strict=True):
+        for optimizer, peak_lr in optimizers.parts:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * peak_lr
+            if isinstance(optimizer, Muon):
+                muons.append(optimizer)
+            else:
+                optimizer.step()
+    step_together(muons)
 
 
 class AdamWConfig(Config):
@@ -136,12 +150,11 @@ class MuonConfig(Config):
         named = list(model.named_parameters())
         matrices = [(n, p) for n, p in named if n.startswith("blocks.") and p.ndim == 2]
         taken = {name for name, _ in matrices}
-        muon = torch.optim.Muon(
+        muon = Muon(
             [parameter for _, parameter in matrices],
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
         )
         rest = _adamw([(n, p) for n, p in named if n not in taken], self, self.adamw_lr)
         return Optimizers(((muon, self.lr), (rest, self.adamw_lr)), {p: n for n, p in named})

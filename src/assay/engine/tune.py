@@ -1,0 +1,209 @@
+"""The fastest way to take a step here, found by timing; kept, so that the same run is the same.
+
+A way is a precision, an attention kernel and whether layers are compiled. Which is fastest depends
+on the processor more than on the model: bfloat16 is four times faster than float32 on one and half
+as fast on another. What the user fixed stays fixed; what was left to `auto` is timed on the model
+and batch of the run, if the run is long enough to earn it back.
+
+A way changes the last bits of a run. So that a run repeated on one machine has the same bits, the
+choice is remembered in the cache folder, and a run that goes on takes the one it began with.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from assay.config import RunConfig
+from assay.count import count
+from assay.data.cache import cache_folder
+from assay.engine.device import describe_machine, matmul_rate
+from assay.errors import DivergedError
+from assay.nn.model import GPT
+from assay.train.loop import Kernel, Plan, train
+
+_TIMED_STEPS = 3  # after one to warm up
+_MARGIN = 0.95  # a way less simple is taken only if its steps take less than this share of the time
+_WORTH_TIMING_S = 30.0  # runs under this are not timed at all
+_WORTH_COMPILING_S = 400.0  # 5 to 20 s of compiling, before it is known to pay
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One way, timed.
+
+    Attributes:
+        precision: fp32 or bf16.
+        attention: The kernel.
+        compiled: Whether layers were compiled.
+        step_s: Seconds of the fastest step; None if it could not be run.
+        failed: Why it could not, in a line.
+    """
+
+    precision: Literal["fp32", "bf16"]
+    attention: Kernel
+    compiled: bool
+    step_s: float | None
+    failed: str = ""
+
+
+def tune(config: RunConfig, plan: Plan, cache: Path | None = None) -> tuple[Plan, list[Trial]]:
+    """Return `plan` with the fastest way found, and what was timed (nothing for a short run).
+
+    Args:
+        config: Of the run, its vocabulary known.
+        plan: As `settle` returns it.
+        cache: Folder of the choices made before; None stands for the user's.
+    """
+    expected_s = _expected_s(config, plan)
+    if expected_s < _WORTH_TIMING_S or not _open_fields(plan):
+        return plan, []
+    memory = cache_folder(cache) / "tuning" / f"{_key(config, plan)}.json"
+    kept = _recall(memory)
+    if kept is None:
+        kept = _time_all(config, plan, compiling=expected_s > _WORTH_COMPILING_S)
+        _remember(memory, kept)
+    return _with_way(plan, _best(kept)), kept
+
+
+def as_it_began(plan: Plan, machine: Mapping[str, Any]) -> Plan:
+    """Return `plan` with what was left to `auto` as the manifest of a run says it was settled."""
+    way = {
+        "autocast": machine.get("precision", "fp32") == "bf16",
+        "attention": machine.get("attention", "fused"),
+        "compiled": machine.get("compiled", False),
+    }
+    return replace(plan, **{field: way[field] for field in _open_fields(plan)})
+
+
+def _open_fields(plan: Plan) -> set[str]:
+    """Return the fields of a plan that the config left to `auto`."""
+    asked = plan.config
+    settings = {
+        "autocast": asked.precision,
+        "attention": asked.attention,
+        "compiled": asked.compile,
+    }
+    return {field for field, setting in settings.items() if setting == "auto"}
+
+
+def _expected_s(config: RunConfig, plan: Plan) -> float:
+    """Return the seconds of a run if all its FLOPs went at the rate of a large product."""
+    flops = count(config.model, seq_len=config.seq_len).training_flops
+    sequences = config.train.steps * config.train.batch_size
+    return flops * sequences / matmul_rate(plan.device, autocast=plan.autocast)
+
+
+def _time_all(config: RunConfig, plan: Plan, *, compiling: bool) -> list[Trial]:
+    """Time the ways, simplest first; compile the fastest one only."""
+    trials = [_time(config, way) for way in _eager_ways(plan)]
+    if compiling and "compiled" in _open_fields(plan):
+        best = _with_way(plan, _best(trials))
+        trials.append(_time(config, replace(best, compiled=True)))
+    return trials
+
+
+def _eager_ways(plan: Plan) -> Iterator[Plan]:
+    """Yield the plan itself, then what else is worth timing in its open fields."""
+    open_fields = _open_fields(plan)
+    kernels: list[Kernel] = ["fused", "blocks"] if "attention" in open_fields else [plan.attention]
+    precisions = [plan.autocast]
+    if "autocast" in open_fields and plan.device.type == "cpu" and _bf16_multiplies_faster(plan):
+        precisions.append(True)
+    for autocast, kernel in itertools.product(precisions, kernels):
+        yield replace(plan, autocast=autocast, attention=kernel)
+
+
+def _bf16_multiplies_faster(plan: Plan) -> bool:
+    rates = [matmul_rate(plan.device, autocast=autocast) for autocast in (False, True)]
+    return rates[1] > rates[0]
+
+
+def _time(config: RunConfig, plan: Plan) -> Trial:
+    """Take a few steps of a new model on random tokens."""
+    rows, width = config.train.batch_size, config.seq_len + 1
+    batch = torch.randint(config.model.vocab, (rows, width), generator=torch.Generator())
+    plan = replace(plan, config=plan.config.model_copy(update={"steps": _TIMED_STEPS + 1}))
+    if plan.compiled:
+        keep_compilations()
+    try:
+        model = GPT.create(config.model, device=plan.device)
+        plan.prepare(model)
+        steps = train(model, lambda step: batch, config.train.optimizer.build(model), plan)
+        elapsed = [report.elapsed_s for report in steps]
+    except (RuntimeError, DivergedError) as error:  # no compiler, no memory: another may do
+        return _trial(plan, None, str(error).strip().partition("\n")[0][:200])
+    return _trial(plan, min(elapsed[1:]))
+
+
+def keep_compilations() -> None:
+    """Let torch.compile keep what it makes in the cache folder, for later processes."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder(None) / "compiled"))
+
+
+def _trial(plan: Plan, step_s: float | None, failed: str = "") -> Trial:
+    precision: Literal["fp32", "bf16"] = "bf16" if plan.autocast else "fp32"
+    return Trial(precision, plan.attention, plan.compiled, step_s, failed)
+
+
+def _best(trials: list[Trial]) -> Trial:
+    """Return the fastest; an earlier, simpler one unless the gain is more than noise."""
+    best = trials[0]
+    for trial in trials[1:]:
+        if trial.step_s is not None and trial.step_s < _MARGIN * (best.step_s or float("inf")):
+            best = trial
+    return best
+
+
+def _with_way(plan: Plan, trial: Trial) -> Plan:
+    autocast = trial.precision == "bf16"
+    return replace(plan, autocast=autocast, attention=trial.attention, compiled=trial.compiled)
+
+
+def _key(config: RunConfig, plan: Plan) -> str:
+    """Return a name for all that the timings depend on."""
+    shape = {
+        "machine": describe_machine(plan),
+        "torch": torch.__version__,
+        "model": config.model.model_dump(mode="json"),
+        "seq_len": config.seq_len,
+        "train": config.train.model_dump(mode="json", include=_TIMED_FIELDS),
+        "optimizer": config.train.optimizer.kind,
+    }
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+
+
+_TIMED_FIELDS = {
+    "batch_size",
+    "micro_batches",
+    "precision",
+    "attention",
+    "compile",
+    "recompute",
+}
+
+
+def _recall(memory: Path) -> list[Trial] | None:
+    """Return the trials kept, or None if there are none that can be read."""
+    try:
+        return [Trial(**row) for row in json.loads(memory.read_text())]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remember(memory: Path, trials: list[Trial]) -> None:
+    """Keep the trials; a folder that cannot be written costs a timing next time, no more."""
+    rows = [{name: getattr(trial, name) for name in Trial.__slots__} for trial in trials]
+    scratch = memory.with_suffix(f".{os.getpid()}")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(rows, indent=1))
+        scratch.replace(memory)
+    except OSError:
+        scratch.unlink(missing_ok=True)

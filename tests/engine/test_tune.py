@@ -1,0 +1,138 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from assay.config import RunConfig
+from assay.engine import tune as tuning
+from assay.engine.device import settle
+from assay.engine.tune import Trial, as_it_began, tune
+from assay.schema import decode
+from assay.train.config import TrainConfig
+
+LONG = {"steps": 10**9}
+
+
+def config_of(model=None, **train):
+    shape = {"vocab_size": 17, "max_seq_len": 16, "d_model": 16, "n_layers": 2}
+    train = {"device": "cpu", **train}
+    return decode(RunConfig, {"model": {**shape, **(model or {})}, "train": train})
+
+
+def tuned(config, cache):
+    return tune(config, settle(config.train), cache)
+
+
+def kept_in(cache):
+    return sorted((cache / "tuning").glob("*.json"))
+
+
+def test_a_short_run_is_not_timed(tmp_path):
+    config = config_of(steps=100)
+    plan, trials = tuned(config, tmp_path)
+    assert (plan, trials) == (settle(config.train), [])
+    assert kept_in(tmp_path) == []
+
+
+def test_a_long_run_times_every_kernel_that_may_be_chosen(tmp_path):
+    plan, trials = tuned(config_of(**LONG, compile="off", precision="fp32"), tmp_path)
+    assert [(t.precision, t.attention, t.compiled) for t in trials] == [
+        ("fp32", "fused", False),
+        ("fp32", "blocks", False),
+    ]
+    assert all(trial.step_s > 0 for trial in trials)
+    assert plan.attention in {"fused", "blocks"}
+    assert not plan.autocast
+
+
+def test_what_the_user_fixed_stays_fixed(tmp_path):
+    fixed = {"precision": "bf16", "attention": "blocks", "compile": "off"}
+    plan, trials = tuned(config_of(**LONG, **fixed), tmp_path)
+    assert (plan.autocast, plan.attention, plan.compiled, trials) == (True, "blocks", False, [])
+
+
+def test_the_same_run_takes_the_same_way_whatever_a_second_timing_would_say(tmp_path):
+    """Timings are noise; the choice of the first is kept, so that a repeated run has its bits."""
+    config = config_of(**LONG, compile="off", precision="fp32")
+    tuned(config, tmp_path)
+    (path,) = kept_in(tmp_path)
+    rows = json.loads(path.read_text())
+    for row in rows:
+        row["step_s"] = 1.0 if row["attention"] == "blocks" else 9.0
+    path.write_text(json.dumps(rows))
+    plan, trials = tuned(config, tmp_path)
+    assert plan.attention == "blocks"
+    assert [trial.step_s for trial in trials] == [9.0, 1.0]
+
+
+@pytest.mark.parametrize("broken", ["", "[1]", '[{"odd": 1}]', "{"])
+def test_a_choice_that_cannot_be_read_is_made_again(tmp_path, broken):
+    config = config_of(**LONG, compile="off", precision="fp32")
+    tuned(config, tmp_path)
+    (path,) = kept_in(tmp_path)
+    path.write_text(broken)
+    _, trials = tuned(config, tmp_path)
+    assert [trial.attention for trial in trials] == ["fused", "blocks"]
+    assert json.loads(path.read_text())[1]["attention"] == "blocks"
+
+
+def test_another_model_or_batch_is_timed_anew_and_another_seed_or_rate_is_not(tmp_path):
+    base = {**LONG, "compile": "off", "precision": "fp32"}
+    for config in (
+        config_of(**base),
+        config_of(**base, seed=5, optimizer={"kind": "muon", "lr": 0.1}),
+    ):
+        tuned(config, tmp_path)
+    assert len(kept_in(tmp_path)) == 1
+    tuned(config_of({"norm": "layer"}, **base), tmp_path)
+    tuned(config_of(**base, batch_size=2), tmp_path)
+    assert len(kept_in(tmp_path)) == 3
+
+
+def test_a_gain_within_the_noise_leaves_the_simpler_way():
+    ways = [Trial("fp32", "fused", False, 1.0), Trial("fp32", "blocks", False, 0.97)]
+    assert tuning._best(ways) is ways[0]
+    ways.append(Trial("fp32", "blocks", True, 0.94))
+    assert tuning._best(ways) is ways[2]
+
+
+def test_a_way_that_fails_is_a_row_and_is_not_taken():
+    ways = [
+        Trial("fp32", "fused", False, None, "no memory"),
+        Trial("fp32", "blocks", False, 3.0),
+        Trial("fp32", "blocks", True, None, "no compiler"),
+    ]
+    assert tuning._best(ways) is ways[1]
+
+
+def test_a_model_that_diverges_while_it_is_timed_costs_the_timing_alone(tmp_path):
+    wild = {"optimizer": {"kind": "adamw", "lr": 1e30}, "schedule": "constant"}
+    config = config_of({"norm": "none"}, **LONG, **wild, compile="off", precision="fp32")
+    plan, trials = tuned(config, tmp_path)
+    assert all(trial.step_s is None and "step 2" in trial.failed for trial in trials)
+    assert plan.attention == "fused"
+
+
+def test_a_run_that_goes_on_takes_the_way_it_began_with():
+    plan = settle(decode(TrainConfig, {"device": "cpu"}))
+    machine = {"precision": "bf16", "attention": "blocks", "compiled": True}
+    began = as_it_began(plan, machine)
+    assert (began.autocast, began.attention, began.compiled) == (True, "blocks", True)
+    fixed = decode(TrainConfig, {"device": "cpu", "precision": "fp32", "compile": "off"})
+    began = as_it_began(settle(fixed), machine)
+    assert (began.autocast, began.attention, began.compiled) == (False, "blocks", False)
+
+
+def test_the_timing_of_a_run_changes_nothing_of_it(tmp_path):
+    """The generators stand where they stood: initial weights and dropout do not feel a timing."""
+    before = torch.get_rng_state()
+    tuned(config_of(**LONG, compile="off", precision="fp32"), tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_field_of_a_trial_is_written(tmp_path):
+    tuned(config_of(**LONG, compile="off", precision="fp32"), tmp_path)
+    (path,) = kept_in(tmp_path)
+    fields = {field.name for field in dataclasses.fields(Trial)}
+    assert all(row.keys() == fields for row in json.loads(path.read_text()))
