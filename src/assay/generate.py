@@ -4,46 +4,24 @@
         ...  # step[row] is the new token of that row, or None
     run.generated  # all of them
 
-Shapes: R rows (`n_samples` for each prompt, side by side), C columns (tokens of the longest row),
-V vocabulary. Rows are aligned on the right; shorter ones start with padding.
+Shapes: R rows (`n_samples` for each prompt, side by side), V vocabulary, E draws of one pass.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Literal, final
+from itertools import islice
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from assay.decode.lookup import Lookup
+from assay.decode.options import GenerateOptions as GenerateOptions
+from assay.decode.reader import open_reader
 from assay.errors import ConfigError, DataError
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig, sample, uniforms
-from assay.schema import Config
-
-_PADDING = -1
-
-Word = Annotated[int, Field(ge=0, lt=2**64)]
-
-
-class GenerateOptions(Config):
-    """How much is generated, from what seed, and how far back the model looks."""
-
-    max_new_tokens: NonNegativeInt = 256
-    """Tokens after the prompt, in each row."""
-    n_samples: Annotated[int, Field(gt=0, le=1 << 16)] = 1
-    """Texts for each prompt."""
-    seed: Word = 0
-    """With the numbers of prompt, sample and step it fixes every draw."""
-    first_prompt: Word = 0
-    """Number of the first prompt; a list cut into batches draws as it would have whole."""
-    stop_tokens: Annotated[tuple[NonNegativeInt, ...], Field(strict=False)] = ()
-    """Ids that end a row; the id itself is still given out."""
-    window: Literal["recompute", "rolling"] = "recompute"
-    """Past `model.max_seq_len`: crop and count positions anew, or let positions go on."""
-    use_cache: bool = True
-    """Whether keys and values are kept; the tokens are the same without, and slower."""
 
 
 def generate(
@@ -70,14 +48,14 @@ class Generation:
     """An iterator over steps; each gives the new token of every row, None where a row has ended.
 
     Row `p * n_samples + s` is sample s of prompt p. A row ends with a stop token, after
-    `max_new_tokens`, or by `finish`; when all have ended the iteration does. The model is in
-    evaluation mode during a step and as it was before between steps, so a generation may be
-    abandoned at any point. Training the model half way would leave old keys in the cache.
+    `max_new_tokens`, or by `finish`; when all have ended the iteration does. The model is left as
+    it was, so a generation may be abandoned at any point. Training the model half way would leave
+    old keys in the cache.
 
     Attributes:
         generated: The new tokens of each row so far.
         finished: Whether each row has ended early.
-        logits: What the latest token of each row was drawn from, before `sampling`; None at first.
+        n_passes: Passes through the model so far; fewer than steps where drafts came true.
     """
 
     def __init__(
@@ -88,18 +66,21 @@ class Generation:
         options: GenerateOptions,
     ) -> None:
         n = options.n_samples
-        self._model, self._sampling, self._options = model, sampling, options
-        self._tokens, self._padding = _align([p for p in prompts for _ in range(n)], model)
-        self._cache = model.new_cache() if options.use_cache else None
-        self._numbers = [
-            uniforms(options.seed, prompt=options.first_prompt + p, sample=s)
-            for p in range(len(prompts))
+        self._sampling, self._options, self._prompts = sampling, options, prompts
+        self._context = None if options.window == "rolling" else model.config.max_seq_len
+        self._reader = open_reader(model, prompts, options)
+        self._rows = [
+            _Row(
+                list(prompt),
+                uniforms(options.seed, prompt=options.first_prompt + p, sample=s),
+            )
+            for p, prompt in enumerate(prompts)
             for s in range(n)
         ]
         self._n_steps = 0
-        self.generated: list[list[int]] = [[] for _ in self._numbers]
-        self.finished = [False] * len(self._numbers)
-        self.logits: Float[Tensor, "R V"] | None = None
+        self.n_passes = 0
+        self.generated: list[list[int]] = [[] for _ in self._rows]
+        self.finished = [False] * len(self._rows)
 
     def __iter__(self) -> "Generation":
         return self
@@ -107,10 +88,10 @@ class Generation:
     def __next__(self) -> list[int | None]:
         if self._n_steps == self._options.max_new_tokens or all(self.finished):
             raise StopIteration
-        with _evaluating(self._model), torch.inference_mode():
-            self.logits = self._next_logits()
-            drawn = self._draw(self.logits)
-        step = [None if over else int(t) for t, over in zip(drawn, self.finished, strict=True)]
+        self._read_and_draw()
+        step = [
+            None if over else row.pop() for row, over in zip(self._rows, self.finished, strict=True)
+        ]
         self._append(step)
         return step
 
@@ -119,65 +100,108 @@ class Generation:
         self.finished[row] = True
 
     @property
+    def logits(self) -> Float[Tensor, "R V"] | None:
+        """What the latest token of each row was drawn from, before `sampling`; None at first."""
+        latest = [row.logits for row in self._rows if row.logits is not None]
+        return torch.stack(latest) if latest else None
+
+    @property
     def cache_bytes(self) -> int:
         """Memory held by keys and values; 0 without a cache, or once it is of no use."""
-        return 0 if self._cache is None else self._cache.nbytes
+        return self._reader.cache_bytes
 
-    def _next_logits(self) -> Float[Tensor, "R V"]:
-        """Run the model over the columns it has not read; the last one alone becomes logits."""
-        first = self._first_column()
-        if first > 0:
-            self._cache = None  # its keys are turned to positions that no longer hold
-        read = 0 if self._cache is None else self._cache.length
-        fresh = self._tokens[:, max(first, read) :].clamp_min(0)
-        padding = (self._padding - first).clamp_min(0)
-        ragged = padding if bool(padding.any()) else None
-        return self._model.logits(self._model.features(fresh, self._cache, ragged)[:, -1])
+    def _read_and_draw(self) -> None:
+        """See to it that every row that goes on has a token drawn."""
+        numbers = [
+            number
+            for number, over in enumerate(self.finished)
+            if not over and not self._rows[number].drawn
+        ]
+        if not numbers:
+            return
+        self.n_passes += 1
+        rows = [self._rows[number] for number in numbers]
+        drafts = [self._draft(row) for row in rows]
+        if self._n_steps == 0:
+            logits = self._reader.prompt_logits(self._prompts)[numbers]
+        else:
+            logits = self._reader.logits(numbers, [row.text for row in rows], drafts)
+        tokens = self._sample(logits, rows, drafts)
+        done = 0
+        for row, draft in zip(rows, drafts, strict=True):
+            row.accept(tokens[done:], logits[done:], draft)
+            done += 1 + len(draft)
 
-    def _first_column(self) -> int:
-        """Return the first column that the model may look at."""
-        if self._options.window == "rolling":
-            return 0
-        return max(0, self._tokens.shape[1] - self._model.config.max_seq_len)
+    def _draft(self, row: "_Row") -> list[int]:
+        """Return what might follow, no more than the context and the text asked for hold."""
+        if not self._options.lookup or self._n_steps == 0:
+            return []
+        limit = min(self._options.lookup, self._options.max_new_tokens - self._n_steps - 1)
+        if self._context is not None:
+            limit = min(limit, self._context - len(row.text))
+        return row.lookup.draft(row.text, limit)
 
-    def _draw(self, logits: Float[Tensor, "R V"]) -> list[int]:
-        uniform = torch.tensor([next(numbers) for numbers in self._numbers], dtype=torch.float64)
+    def _sample(
+        self, logits: Float[Tensor, "E V"], rows: Sequence["_Row"], drafts: Sequence[Sequence[int]]
+    ) -> list[int]:
+        """Draw the token after each row's text and after each token of its draft."""
+        uniform = [u for row, draft in zip(rows, drafts, strict=True) for u in row.ahead(draft)]
+        history = None
+        if self._sampling.repetition_penalty != 1:
+            history = _histories(rows, drafts)
         # on the CPU, where float64 is to be had whatever the model runs on
-        return sample(logits.cpu(), self._sampling, uniform, self._tokens.cpu()).tolist()
+        with torch.inference_mode():
+            numbers = torch.tensor(uniform, dtype=torch.float64)
+            drawn: list[int] = sample(logits.cpu(), self._sampling, numbers, history).tolist()
+        return drawn
 
     def _append(self, step: list[int | None]) -> None:
-        """Take in a step; an ended row is filled up, since columns are shared."""
-        for row, token in enumerate(step):
+        for number, token in enumerate(step):
             if token is not None:
-                self.generated[row].append(token)
-                self.finished[row] = token in self._options.stop_tokens
-        column = [_PADDING if token is None else token for token in step]
-        self._tokens = torch.cat((self._tokens, self._tokens.new_tensor(column)[:, None]), dim=1)
+                self.generated[number].append(token)
+                self.finished[number] = token in self._options.stop_tokens
         self._n_steps += 1
 
 
-@contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
-    """Switch off the training mode of the modules that are in it, and back on afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+@final
+class _Row:
+    """One text under way, with the tokens that are drawn already but not given out."""
+
+    def __init__(self, text: list[int], numbers: Iterator[float]) -> None:
+        self.text = text
+        self.lookup = Lookup()
+        self.drawn: deque[tuple[int, Tensor]] = deque()
+        self.logits: Tensor | None = None
+        self._numbers, self._ahead = numbers, list[float]()
+
+    def ahead(self, draft: Sequence[int]) -> list[float]:
+        """Return the numbers of the next steps: one, and one for each token of a draft."""
+        self._ahead += islice(self._numbers, max(0, 1 + len(draft) - len(self._ahead)))
+        return self._ahead[: 1 + len(draft)]
+
+    def accept(self, tokens: Sequence[int], logits: Tensor, draft: Sequence[int]) -> None:
+        """Take in the tokens drawn from logits whose draft came true, and the one after them."""
+        right = 0
+        while right < len(draft) and tokens[right] == draft[right]:
+            right += 1
+        self.drawn += zip(tokens[: right + 1], logits[: right + 1], strict=True)
+        del self._ahead[: right + 1]
+
+    def pop(self) -> int:
+        """Return the next token, now part of the text."""
+        token, self.logits = self.drawn.popleft()
+        self.text.append(token)
+        return token
 
 
-def _align(
-    rows: Sequence[Sequence[int]], model: GPT
-) -> tuple[Int[Tensor, "R C"], Int[Tensor, " R"]]:
-    """Return `rows` padded at the start to one length, and by how much each is."""
-    longest = max(map(len, rows))
-    padding = [longest - len(row) for row in rows]
-    filled = [[_PADDING] * n + list(row) for n, row in zip(padding, rows, strict=True)]
-    device = model.embed.weight.device
-    return torch.tensor(filled, device=device), torch.tensor(padding, device=device)
+def _histories(rows: Sequence[_Row], drafts: Sequence[Sequence[int]]) -> Int[Tensor, "E L"]:
+    """Return the tokens before each draw, filled up with -1."""
+    texts = [
+        torch.tensor([*row.text, *draft[:n]])
+        for row, draft in zip(rows, drafts, strict=True)
+        for n in range(len(draft) + 1)
+    ]
+    return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=-1)
 
 
 def _check_window(config: ModelConfig, window: str) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 from small_run import SMALL
 
+from assay.decode.build import kernels
+
 
 def test_the_prompt_comes_first_and_a_seed_repeats(assay, trained):
     first = assay("generate", trained, "-p", "the cat", "-m", 20, "--seed", 3)
@@ -18,6 +20,27 @@ def test_the_prompt_comes_first_and_a_seed_repeats(assay, trained):
 def test_without_a_cache_the_text_is_the_same(assay, trained, m):
     plain = ["generate", trained, "-p", "the dog", "-m", m]
     assert assay(*plain, "--no-cache").stdout == assay(*plain).stdout
+
+
+def test_drafts_from_the_text_leave_the_text_as_it_is(assay, trained):
+    plain = ["generate", trained, "-p", "the cat sat on", "-m", 60, "-t", 0.3]
+    assert assay(*plain, "--lookup", 4).stdout == assay(*plain).stdout
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
+def test_rounded_weights_write_as_much(assay, trained, weights):
+    result = assay("generate", trained, "-p", "the", "-m", 20, "--weights", weights)
+    assert result.status == 0
+    assert len(result.stdout) == len("the") + 20 + 1
+
+
+def test_a_machine_without_a_compiler_is_told_once(assay, trained, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    kernels.cache_clear()
+    result = assay("generate", trained, "-p", "the", "-m", 5)
+    kernels.cache_clear()
+    assert result.status == 0
+    assert result.stderr.count("PyTorch reads the model") == 1
 
 
 def test_many_prompts_and_samples_as_json(assay, trained):
@@ -58,6 +81,8 @@ def test_an_empty_prompt_writes_all_the_same(assay, text, tmp_path):
         (["model.d_model=3"], 2, "only sampling.*"),
         (["once upon a time"], 2, "--prompt"),
         (["--window", "rolling"], 2, "rolling"),
+        (["--weights", "int4"], 2, "weights: 'int4' found"),
+        (["--no-cache", "--lookup", "3"], 2, "lookup: 3 found"),
         (["--prompt-file", "none.txt"], 2, "none.txt"),
     ],
 )

@@ -23,7 +23,8 @@ def test_help_imports_neither_torch_nor_matplotlib():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "resume", "generate", "show", "count", "data", "runs"]
+    "command",
+    ["", "train", "resume", "generate", "show", "count", "data", "runs", "bench", "doctor"],
 )
 def test_every_command_explains_itself(assay, command):
     result = assay(*command.split(), "--help")

@@ -308,24 +308,27 @@ def test_a_stop_at_any_step_saves_that_step(tmp_path, text, step):
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, text):
-    """The rate is so high that an early evaluation stays the best, through an interruption too."""
-    run = created(
-        text,
-        tmp_path,
-        train__steps=6,
-        train__seed=1,
-        train__checkpoint_every=1,
-        train__keep_checkpoints=1,
-        eval__every=1,
-        train__optimizer={"kind": "adamw", "lr": 1.0},
-        train__schedule={"kind": "constant"},
-    )
-    reports = finish(run, stop=stopping_at(4)) + finish(run)
-    losses = {report.step: report.val.loss_nats for report in reports if report.val}
-    best = min(losses, key=losses.get)
-    assert best < 4
-    found = [path.name for path in checkpoints(run.folder.checkpoints)]
-    assert found == ["step-000006", f"step-{best:06d}"]
+    """The rate is so high that evaluations go up and down, and some seed's best is an early one."""
+    early = []
+    for seed in range(4):
+        run = created(
+            text,
+            tmp_path / str(seed),
+            train__steps=6,
+            train__seed=seed,
+            train__checkpoint_every=1,
+            train__keep_checkpoints=1,
+            eval__every=1,
+            train__optimizer={"kind": "adamw", "lr": 1.0},
+            train__schedule={"kind": "constant"},
+        )
+        reports = finish(run, stop=stopping_at(4)) + finish(run)
+        losses = {report.step: report.val.loss_nats for report in reports if report.val}
+        best = min(losses, key=losses.get)
+        found = {path.name for path in checkpoints(run.folder.checkpoints)}
+        assert found == {"step-000006", f"step-{best:06d}"}
+        early.append(best < 4)
+    assert any(early)
 
 
 def test_a_child_that_trains_to_the_end_leaves_a_finished_run(tmp_path, text):

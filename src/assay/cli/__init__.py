@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from assay.cli import count, data, generate, resume, runs, show, train
+from assay.cli import bench, count, data, doctor, generate, resume, runs, show, train
 from assay.errors import AssayError, ConfigError
 
 _NO_MEMORY = re.compile(r"allocate memory|out of memory|Storage size calculation overflowed")
@@ -31,6 +31,8 @@ app.command()(show.show)
 app.command()(count.count)
 app.command()(data.data)
 app.command()(runs.runs)
+app.command()(bench.bench)
+app.command()(doctor.doctor)
 
 
 def main() -> None:

@@ -9,12 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.arguments import RunsFolder, tell_apart
+from assay.cli.progress import words
 from assay.cli.resume import RunName
 from assay.cli.train import printable, tell_notes
 from assay.errors import ConfigError
 
 Prompts = Annotated[
     list[str] | None, typer.Option("--prompt", "-p", help="What the text begins with; repeatable.")
+]
+
+Weights = Annotated[str | None, typer.Option(help="fp32 | bf16 | int8: rounded, read faster.")]
+Lookup = Annotated[
+    int, typer.Option(min=0, help="Tokens drafted from the text itself; the same text.")
 ]
 
 
@@ -42,6 +48,8 @@ def generate(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run the whole context for each token.")
     ] = False,
+    weights: Weights = None,
+    lookup: Lookup = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text.")] = False,
     runs: RunsFolder = Path("runs"),
 ) -> None:
@@ -60,21 +68,23 @@ def generate(
     short = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     changes = {f"sampling.{name}": value for name, value in short.items() if value is not None}
     sampling = override(opened.config, changes | _sampling_fields(fields)).sampling
-    options = decode(
-        GenerateOptions,
-        {
-            "max_new_tokens": max_new_tokens,
-            "n_samples": samples,
-            "seed": seed,
-            "window": window,
-            "use_cache": not no_cache,
-        },
-    )
+    asked = {"max_new_tokens": max_new_tokens, "n_samples": samples, "seed": seed}
+    how = {"window": window, "use_cache": not no_cache, "weights": weights, "lookup": lookup}
+    options = decode(GenerateOptions, asked | how)
     prompts = [*(prompt or []), *_lines_of(prompt_file)] or [""]
     pieces = opened.stream(prompts, sampling=sampling, options=options, stops=stop or ())
     tell_notes(opened)
+    _tell_reader(no_cache=no_cache)
     show = _as_json if as_json else _as_text
     show(prompts, samples, pieces)
+
+
+def _tell_reader(*, no_cache: bool) -> None:
+    """Say, where that is so, that text comes slower than it might."""
+    from assay.decode.build import kernels
+
+    if not no_cache and (found := kernels()).library is None:
+        words.print(f"note: PyTorch reads the model, which is slower: {found.note}.")
 
 
 def _sampling_fields(fields: list[str] | None) -> dict[str, Any]:

@@ -11,8 +11,13 @@ from assay.cli.train import go
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")]
 
 
+RunNames = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Names or paths; several go on together.")
+]
+
+
 def resume(
-    run: RunName,
+    run: RunNames,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Even where another machine or torch changes the bits.")
     ] = False,
@@ -23,7 +28,14 @@ def resume(
     \b
     assay resume shakespeare-1
     assay resume path/to/run --anyway
+    assay resume shakespeare-2-s0 shakespeare-2-s1
     """  # noqa: D301
     from assay.runs.run import Run
 
-    go(Run.open(run, root=runs), anyway=anyway)
+    opened = [Run.open(name, root=runs) for name in run]
+    if len(opened) == 1:
+        go(opened[0], anyway=anyway)
+        return
+    from assay.cli.together import go_together
+
+    go_together(opened, size=len(opened), anyway=anyway)

@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from assay.runs.run import Run
 
 Name = Annotated[str | None, typer.Option("--name", "-n", help="Of the run; else TEXT-1, TEXT-2.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Runs that differ in train.seed alone: NAME-s0, NAME-s1, ...")
+]
+Together = Annotated[
+    int | None, typer.Option(min=1, help="Of these, how many at once; else what is fastest here.")
+]
 
 
 def train(
     arguments: Arguments = None,
     name: Name = None,
     preset: Preset = None,
+    seeds: Seeds = 1,
+    together: Together = None,
     runs: RunsFolder = Path("runs"),
 ) -> None:
     """Train a GPT on your text (the bundled Shakespeare if none is named).
@@ -34,9 +42,28 @@ def train(
     assay train my_book.txt notes/ train.steps=2000
     assay train poems.txt data.tokenizer=char model.norm=layer model.position=learned
     assay train big.jsonl.zst config.toml --preset llama-like --name llama-1
+    assay train recipes/char_fast.toml input.txt --seeds 4
     """  # noqa: D301
-    given = tell_apart(arguments)
-    go(_create(build_config(given, preset), runs, name), anyway=False)
+    config = build_config(tell_apart(arguments), preset)
+    if seeds == 1:
+        go(_create(config, runs, name), anyway=False)
+        return
+    from assay.cli.together import go_together, group_size
+
+    made = _create_seeds(config, runs, name, seeds)
+    go_together(made, size=together or group_size(made[0], seeds))
+
+
+def _create_seeds(config: "RunConfig", runs: Path, name: str | None, seeds: int) -> "list[Run]":
+    """Make a run for each of `seeds` seeds from `train.seed` on."""
+    from assay.schema import override
+
+    name = name if name is not None else _free_name(runs, config.data.text[0])
+    first = config.train.seed
+    return [
+        _create(override(config, {"train.seed": seed}), runs, f"{name}-s{seed}")
+        for seed in range(first, first + seeds)
+    ]
 
 
 def _create(config: "RunConfig", runs: Path, name: str | None) -> "Run":
@@ -91,7 +118,8 @@ def introduce(run: "Run") -> None:
     words.print(
         f"{run.folder.path}: {_short(parameters)} parameters, {_short(tokens)} tokens to train on; "
         f"text of {_short(data['train']['tokens'])} tokens, vocabulary {run.config.model.vocab:,}; "
-        f"{machine['device']} in {machine['precision']}, {machine['threads']} threads"
+        f"{machine['device']} in {machine['precision']}, {machine['attention']} attention"
+        f"{', compiled' if machine['compiled'] else ''}, {machine['threads']} threads"
     )
 
 
@@ -139,6 +167,7 @@ def _free_name(runs: Path, text: str) -> str:
         "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-")[:40] or "text"
     )
     for number in range(1, 100_000):
-        if not (runs / f"{stem}-{number}").exists():
+        name = f"{stem}-{number}"
+        if not (runs / name).exists() and not any(runs.glob(f"{name}-s*")):
             return f"{stem}-{number}"
     raise RunError(f"{runs}: no free name {stem}-N left; give one with --name.")

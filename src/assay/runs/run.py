@@ -122,11 +122,11 @@ class Run:
             DivergedError: If a loss or gradient is not finite; the last good state was saved.
             AssayError: For a run that is finished, busy, or whose text or machine changed.
         """
-        with self.session(anyway=anyway, cache=cache, progress=progress) as stretch:
+        with self.at_work(anyway=anyway, cache=cache, progress=progress) as stretch:
             yield from stretch.go(stop)
 
     @contextmanager
-    def session(
+    def at_work(
         self,
         *,
         anyway: bool = False,

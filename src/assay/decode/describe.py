@@ -1,0 +1,153 @@
+"""A `GPT` in the structs of the kernels: which of its choices they know, and where its weights are.
+
+A variant that is not named here is no error: such a model is read by PyTorch.
+"""
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from assay.decode import abi
+from assay.decode.weights import Packed, Weights, pack
+from assay.nn.mixer import AttentionConfig
+from assay.nn.model import GPT, ModelConfig
+
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+_NORMS = {"none": 0, "layer": 1, "sigma": 2, "rms": 3}
+_BLOCKS = {"pre": 0, "post": 1, "parallel": 2, "plain": 3}
+_ACTIVATIONS = {"gelu": 0, "geglu": 0, "relu": 2, "relu2": 3, "swiglu": 4}
+_GELU_BY_TANH = 1
+_POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi")
+_MIXERS = ("none", "attention")
+
+
+def unsupported(model: GPT) -> str | None:
+    """Return what of `model` the kernels cannot read, in a few words, or None."""
+    config = model.config
+    for name, known in (
+        ("norm", _NORMS),
+        ("block", _BLOCKS),
+        ("mlp", _ACTIVATIONS),
+        ("position", _POSITIONS),
+        ("mixer", _MIXERS),
+    ):
+        if (kind := getattr(config, name).kind) not in known:
+            return f"model.{name}={kind}"
+    for parameter in model.parameters():
+        if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+            return f"weights in {parameter.dtype} on {parameter.device}".replace("torch.", "")
+    return None
+
+
+@final
+@dataclass(slots=True)
+class Description:
+    """A model as the kernels read it, and what its pointers point to.
+
+    Attributes:
+        program: Without a cache and without angles, which come and go with a batch.
+        layers: What `program.layers` points to.
+        embed: The token embedding.
+        weight_bytes: What a step reads of the weights.
+    """
+
+    program: abi.Program
+    layers: ctypes.Array[abi.Layer]
+    embed: Packed
+    weight_bytes: int
+    _kept: list[Tensor | None] = field(default_factory=list)
+
+
+def describe(model: GPT, weights: Weights) -> Description:
+    """Round the weights of a supported model and note where they are."""
+    writer = _Writer(weights)
+    layers = [writer.layer(block, model.config) for block in model.blocks]
+    array = (abi.Layer * len(layers))(*layers)
+    embed = pack(model.embed.weight, weights)
+    head = embed if model.unembed is None else pack(model.unembed.weight, weights)
+    slopes = model.position.slopes(torch.float32)
+    program = abi.Program(
+        layers=array,
+        slopes=writer.keep(slopes),
+        embed_norm=writer.norm(model.embed_norm, model.config),
+        final_norm=writer.norm(model.final_norm, model.config),
+        head=writer.matrix(head),
+        head_factor=model.logit_factor,
+        **_numbers(model.config),
+    )
+    return Description(program, array, embed, writer.weight_bytes, writer.kept)
+
+
+def _numbers(config: ModelConfig) -> dict[str, int | float]:
+    mixer, attends = config.mixer, isinstance(config.mixer, AttentionConfig)
+    by_tanh = getattr(config.mlp, "approximate", "none") == "tanh"
+    return {
+        "soft_cap": config.soft_cap or 0.0,
+        "n_layers": config.n_layers,
+        "d_model": config.d_model,
+        "n_heads": mixer.n_heads,
+        "n_groups": mixer.kv_heads if isinstance(mixer, AttentionConfig) else 0,
+        "d_head": config.d_model // mixer.n_heads if attends else 0,
+        "d_ff": config.mlp.width(config.d_model),
+        "window": mixer.window or 0,
+        "block": _BLOCKS[config.block.kind],
+        "activation": _GELU_BY_TANH if by_tanh else _ACTIVATIONS[config.mlp.kind],
+        "gated": config.mlp.gated,
+    }
+
+
+@final
+class _Writer:
+    """Writes structs and keeps alive what they point to."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights: Weights = weights
+        self.kept: list[Tensor | None] = []
+        self.weight_bytes = 0
+
+    def keep(self, tensor: Tensor | None) -> int | None:
+        self.kept.append(tensor)
+        return None if tensor is None else tensor.data_ptr()
+
+    def matrix(self, packed: Packed, bias: Tensor | None = None) -> abi.Matrix:
+        self.weight_bytes += packed.nbytes
+        n_out, n_in = packed.data.shape
+        return abi.Matrix(
+            weight=self.keep(packed.data),
+            scale=self.keep(packed.scale),
+            bias=self.keep(bias),
+            n_out=n_out,
+            n_in=n_in,
+            kind=_KINDS[packed.data.dtype],
+        )
+
+    def linear(self, owner: Tensor | nn.Module, name: str) -> abi.Matrix:
+        """Write a linear layer; nothing where there is none of that name, such as a gate."""
+        layer = getattr(owner, name, None)
+        if layer is None:
+            return abi.Matrix()
+        return self.matrix(pack(layer.weight, self.weights), layer.bias)
+
+    def norm(self, module: nn.Module | None, config: ModelConfig) -> abi.Norm:
+        if module is None:
+            return abi.Norm()
+        return self._norm(module, _NORMS[config.norm.kind])
+
+    def _norm(self, module: nn.Module, kind: int) -> abi.Norm:
+        weight, bias = (getattr(module, name, None) for name in ("weight", "bias"))
+        return abi.Norm(self.keep(weight), self.keep(bias), getattr(module, "eps", 0.0), kind)
+
+    def layer(self, block: nn.Module, config: ModelConfig) -> abi.Layer:
+        mlp = {name: self.linear(block.mlp, name) for name in ("gate", "up", "down")}
+        norms = {n: self.norm(getattr(block, n), config) for n in ("mixer_norm", "mlp_norm")}
+        mixer = block.mixer
+        if mixer is None:
+            return abi.Layer(**norms, **mlp)
+        for name in ("q_norm", "k_norm"):
+            module = getattr(mixer, name)
+            norms[name] = abi.Norm() if module is None else self._norm(module, _NORMS["rms"])
+        projections = {n: self.linear(mixer, f"{n}_proj") for n in ("q", "k", "v", "out")}
+        return abi.Layer(**norms, **projections, **mlp)

@@ -1,0 +1,614 @@
+// One pass of a GPT over a few tokens, on a CPU, in float32 with weights in float32, bfloat16 or
+// int8. Built at first use by build.py; read through the plain C interface at the end.
+//
+// A pass takes E entries. An entry is one token of one row at one position, so that prompts of
+// unequal length, single steps and drafts to be checked are all the same thing, and no padding
+// exists. Every sum over channels or keys is taken in an order that depends on nothing but the
+// entry itself: neither on the other entries nor on the number of threads.
+//
+// Vectors are the compiler's own (GCC and Clang), as wide as the processor's.
+
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kTileRows = 6, kPairRows = 8;  // 32 registers
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kTileRows = 2, kPairRows = 4;  // 16 registers
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kTileRows = 6, kPairRows = 8;
+#else
+constexpr int kLanes = 4, kTileRows = 2, kPairRows = 4;
+#endif
+constexpr int kTileEntries = 4, kStreamRows = 8, kFewEntries = 16;
+
+typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+typedef int8_t Bytes __attribute__((vector_size(kLanes)));
+
+struct BF16 {
+  uint16_t bits;
+};
+
+inline Vec load(const float* from) {
+  Vec v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline Vec load(const BF16* from) {
+#if defined(__AVX512F__)  // GCC 12 makes three instructions of what is one
+  Words words = (Words)_mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
+#else
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  Words words = __builtin_convertvector(halves, Words) << 16;
+#endif
+  Vec v;
+  std::memcpy(&v, &words, sizeof v);
+  return v;
+}
+
+inline Vec load(const int8_t* from) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#else
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Vec);
+#endif
+}
+
+inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
+
+// The rest of a row, filled up with zeros. It goes through the same vector instructions as what was
+// before it: a compiler may fuse a product with a sum in one scalar loop and not in another.
+template <typename T>
+Vec load_some(const T* from, int count) {
+  T some[kLanes] = {};
+  std::memcpy(some, from, sizeof(T) * count);
+  return load(some);
+}
+
+inline void store_some(float* to, Vec v, int count) { std::memcpy(to, &v, 4 * count); }
+
+inline Vec splat(float value) { return Vec{} + value; }
+
+inline float sum(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
+  float lane[kLanes];
+  store(lane, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+#endif
+}
+
+// e^x to 2 units in the last place; 0 under -87.
+inline Vec exp(Vec x) {
+  Vec low = x < -87.0f ? splat(-87.0f) : x;
+  low = low > 88.0f ? splat(88.0f) : low;
+  Vec shifted = low * 1.44269504f + 12582912.0f;  // rounds to whole powers of two
+  Vec n = shifted - 12582912.0f;
+  Vec r = (low - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
+  Vec power;
+  std::memcpy(&power, &scale, sizeof power);
+  return x < -87.0f ? splat(0.0f) : p * power;
+}
+
+template <typename F>
+void map(float* values, int count, F f) {
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(values + i, f(load(values + i)));
+  if (i < count) store_some(values + i, f(load_some(values + i, count - i)), count - i);
+}
+
+template <typename F>
+float total(const float* values, int count, F f) {
+  Vec partial = {};
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) partial += f(load(values + i));
+  if (i < count) {
+    Vec some = f(load_some(values + i, count - i));
+    partial += load_some((const float*)&some, count - i);
+  }
+  return sum(partial);
+}
+
+}  // namespace
+
+extern "C" {
+
+struct Matrix {  // out = x W^T * scale + bias
+  const void* weight;
+  const float* scale;  // of each output, for int8
+  const float* bias;   // or null
+  int32_t n_out, n_in, kind;
+};
+
+struct Norm {
+  const float *weight, *bias;  // or null
+  float eps;
+  int32_t kind;
+};
+
+struct Layer {
+  Norm mixer_norm, mlp_norm, q_norm, k_norm;
+  Matrix q, k, v, out, gate, up, down;
+  float *keys, *values;  // of each row, group and slot
+};
+
+struct Program {
+  const Layer* layers;
+  const float *slopes, *cos, *sin;  // or null; angles of each position
+  Norm embed_norm, final_norm;
+  Matrix head;
+  float head_factor, soft_cap;  // 0: no cap
+  int32_t n_layers, d_model, n_heads, n_groups, d_head, d_ff;
+  int32_t window, room, n_pairs;  // 0: no window; slots of a row; pairs of channels that turn
+  int32_t block, activation, gated, n_threads;
+};
+
+struct Entries {
+  const int32_t *row, *position;
+  float* x;               // E x d_model: embeddings; overwritten
+  const int32_t* wanted;  // entries whose logits are
+  float* logits;
+  int32_t count, n_wanted;
+};
+}
+
+namespace {
+
+enum Kind { kFloat32, kBFloat16, kInt8 };
+enum NormKind { kNoNorm, kLayerNorm, kSigmaNorm, kRMSNorm };
+enum BlockKind { kPre, kPost, kParallel, kPlain };
+enum Activation { kGELU, kGELUTanh, kReLU, kReLU2, kSiLU };
+
+// Where threads wait for each other. OpenMP's own barrier spins; where another program has taken a
+// processor, or two of our threads share one, that costs a time slice at each of a hundred barriers.
+class Barrier {
+ public:
+  void wait(int size) {
+    const int phase = phase_.load();
+    if (arrived_.fetch_add(1) + 1 == size) {
+      arrived_.store(0);
+      phase_.store(phase + 1);
+      return;
+    }
+    for (int spins = 0; phase_.load() == phase; ++spins)
+      if (spins > 2000) std::this_thread::yield();
+  }
+
+ private:
+  std::atomic<int> arrived_{0}, phase_{0};
+};
+
+struct Team {  // this thread and how many there are
+  int index, size;
+  Barrier* barrier;
+  void wait() const {
+    if (size > 1) barrier->wait(size);
+  }
+};
+
+// --- products
+
+struct Target {
+  float* out;
+  int64_t stride;
+  bool add;
+  const float *scale, *bias;
+  void put(int row, int entry, float value) const {
+    if (scale) value *= scale[row];
+    if (bias) value += bias[row];
+    float& place = out[entry * stride + row];
+    place = add ? place + value : value;
+  }
+};
+
+// With `Ahead` the weights come from memory: their rows are too short for the processor to see a
+// stream in each, so those of the next tile are asked for.
+template <int R, int E, bool Ahead, typename T>
+void tile(const T* weight, const float* x, int64_t n_in, const Target& to, int row, int entry) {
+  Vec sums[R][E] = {};
+  const auto add = [&](auto at) {
+    Vec xs[E];
+#pragma GCC unroll 8
+    for (int e = 0; e < E; ++e) xs[e] = at(x + e * n_in);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      Vec w = at(weight + r * n_in);
+#pragma GCC unroll 8
+      for (int e = 0; e < E; ++e) sums[r][e] += w * xs[e];
+    }
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n_in; i += kLanes) {
+    if (Ahead)
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) __builtin_prefetch(weight + (R + r) * n_in + i);
+    add([i](auto from) { return load(from + i); });
+  }
+  if (const int rest = n_in - i; rest > 0)
+    add([i, rest](auto from) { return load_some(from + i, rest); });
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int e = 0; e < E; ++e) to.put(row + r, entry + e, sum(sums[r][e]));
+}
+
+template <int E, bool Ahead, typename T>
+void rows_of(const T* weight, const float* x, int64_t n_in, const Target& to, int first, int last,
+             int entry) {
+  constexpr int R = E > 2 ? kTileRows : E == 2 ? kPairRows : kStreamRows;
+  int row = first;
+  for (; row + R <= last; row += R)
+    tile<R, E, Ahead>(weight + (row - first) * n_in, x, n_in, to, row, entry);
+  for (; row < last; ++row) tile<1, E, Ahead>(weight + (row - first) * n_in, x, n_in, to, row, entry);
+}
+
+template <bool Ahead, typename T>
+void some_entries(const T* weight, const float* x, int count, int64_t n_in, const Target& to,
+                  int first, int last, int entry) {
+  switch (count) {
+    case 1: return rows_of<1, Ahead>(weight, x, n_in, to, first, last, entry);
+    case 2: return rows_of<2, Ahead>(weight, x, n_in, to, first, last, entry);
+    case 3: return rows_of<3, Ahead>(weight, x, n_in, to, first, last, entry);
+    default: return rows_of<4, Ahead>(weight, x, n_in, to, first, last, entry);
+  }
+}
+
+// `weight` begins at row `first`; only the first entries meet it fresh from memory.
+template <typename T>
+void all_entries(const T* weight, const float* x, int count, int64_t n_in, const Target& to,
+                 int first, int last, bool ahead) {
+  for (int e = 0; e < count; e += kTileEntries) {
+    const int n = count - e < kTileEntries ? count - e : kTileEntries;
+    const float* from = x + e * n_in;
+    if (ahead && e == 0)
+      some_entries<true>(weight, from, n, n_in, to, first, last, e);
+    else
+      some_entries<false>(weight, from, n, n_in, to, first, last, e);
+  }
+}
+
+// Weights go through the cache in strips, each of which meets all entries; with many entries a
+// strip is widened to float32 once.
+template <typename T>
+void strips(const Matrix& m, const float* x, int count, const Target& to, int first, int last) {
+  const int64_t n_in = m.n_in;
+  const T* weight = static_cast<const T*>(m.weight);
+  const bool widen = sizeof(T) < 4 && count > 2 * kTileEntries;
+  const int strip = count <= kTileEntries ? last - first : kTileRows;
+  std::vector<float> wide(widen ? strip * n_in : 0);
+  for (int row = first; row < last; row += strip) {
+    const int end = row + strip < last ? row + strip : last;
+    const T* from = weight + row * n_in;
+    if (!widen) {
+      all_entries(from, x, count, n_in, to, row, end, count <= kFewEntries);
+      continue;
+    }
+    const int64_t size = (end - row) * n_in;
+    int64_t i = 0;
+    for (; i + kLanes <= size; i += kLanes) {
+      __builtin_prefetch(from + i + size);
+      store(&wide[i], load(from + i));
+    }
+    if (i < size) store_some(&wide[i], load_some(from + i, size - i), size - i);
+    all_entries(wide.data(), x, count, n_in, to, row, end, false);
+  }
+}
+
+void span(int count, Team team, int& first, int& last) {
+  const int share = ((count + team.size - 1) / team.size + kStreamRows - 1) / kStreamRows;
+  first = team.index * share * kStreamRows;
+  last = first + share * kStreamRows;
+  if (first > count) first = count;
+  if (last > count) last = count;
+}
+
+// This thread's share of the outputs.
+void linear(const Matrix& m, const float* x, int count, float* out, bool add, Team team) {
+  int first, last;
+  span(m.n_out, team, first, last);
+  const Target to{out, m.n_out, add, m.scale, m.bias};
+  switch (m.kind) {
+    case kFloat32: return strips<float>(m, x, count, to, first, last);
+    case kBFloat16: return strips<BF16>(m, x, count, to, first, last);
+    case kInt8: return strips<int8_t>(m, x, count, to, first, last);
+  }
+}
+
+// --- norms and activations
+
+void normalise(const Norm& norm, const float* x, float* out, int width) {
+  if (norm.kind == kNoNorm) {
+    if (out != x) std::memcpy(out, x, 4 * width);
+    return;
+  }
+  const bool centre = norm.kind != kRMSNorm;
+  const float mean = centre ? total(x, width, [](Vec v) { return v; }) / width : 0.0f;
+  const float square =
+      total(x, width, [mean](Vec v) { return (v - mean) * (v - mean); }) / width;
+  const float factor = norm.kind == kSigmaNorm ? 1.0f / (std::sqrt(square) + norm.eps)
+                                               : 1.0f / std::sqrt(square + norm.eps);
+  for (int i = 0; i < width; ++i) {
+    float y = (x[i] - mean) * factor;
+    if (norm.weight) y *= norm.weight[i];
+    out[i] = norm.bias ? y + norm.bias[i] : y;
+  }
+}
+
+void normalise_all(const Norm& norm, const float* x, float* out, const Entries& in, int width,
+                   Team team) {
+  for (int e = team.index; e < in.count; e += team.size)
+    normalise(norm, x + int64_t(e) * width, out + int64_t(e) * width, width);
+}
+
+void activate(int activation, float* x, int count) {
+  switch (activation) {
+    case kGELU:
+      for (int i = 0; i < count; ++i) x[i] *= 0.5f * (1.0f + std::erf(x[i] * 0.70710678f));
+      return;
+    case kGELUTanh:
+      return map(x, count, [](Vec v) {
+        Vec u = 1.5957691216f * (v + 0.044715f * v * v * v);  // twice the argument of tanh
+        return v / (1.0f + exp(-u));
+      });
+    case kReLU:  // a NaN passes
+      return map(x, count, [](Vec v) { return v < 0.0f ? splat(0.0f) : v; });
+    case kReLU2: return map(x, count, [](Vec v) { return v < 0.0f ? splat(0.0f) : v * v; });
+    case kSiLU: return map(x, count, [](Vec v) { return v / (1.0f + exp(-v)); });
+  }
+}
+
+// --- attention
+
+void turn(const Program& p, const Norm& norm, float* head, int position) {
+  normalise(norm, head, head, p.d_head);
+  const int half = p.n_pairs;
+  const float* cos = p.cos + int64_t(position) * half;
+  const float* sin = p.sin + int64_t(position) * half;
+  for (int i = 0; i < half; ++i) {
+    const float a = head[i], b = head[half + i];
+    head[i] = a * cos[i] - b * sin[i];
+    head[half + i] = a * sin[i] + b * cos[i];
+  }
+}
+
+template <int N>
+void weighted(const float* weights, const float* values, int count, int d_head, float* out) {
+  Vec sums[N] = {};
+  for (int j = 0; j < count; ++j)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n)
+      sums[n] += weights[j] * load(values + int64_t(j) * d_head + n * kLanes);
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) store(out + n * kLanes, load(out + n * kLanes) + sums[n]);
+}
+
+void add_weighted(const float* weights, const float* values, int count, int d_head, float* out) {
+  int d = 0;
+  for (; d + 4 * kLanes <= d_head; d += 4 * kLanes)
+    weighted<4>(weights, values + d, count, d_head, out + d);
+  for (; d + kLanes <= d_head; d += kLanes)
+    weighted<1>(weights, values + d, count, d_head, out + d);
+  if (d == d_head) return;
+  Vec rest = load_some(out + d, d_head - d);
+  for (int j = 0; j < count; ++j)
+    rest += weights[j] * load_some(values + int64_t(j) * d_head + d, d_head - d);
+  store_some(out + d, rest, d_head - d);
+}
+
+struct Seen {  // the keys one query sees: a run of slots, and a second where the ring wraps
+  int first_slot, in_first, count;
+};
+
+Seen seen_from(const Program& p, int position) {
+  const int oldest = p.window && position >= p.window ? position - p.window + 1 : 0;
+  const int slot = oldest % p.room, count = position - oldest + 1;
+  return {slot, count < p.room - slot ? count : p.room - slot, count};
+}
+
+void score(const Program& p, const float* query, const float* keys, int count, float* scores) {
+  const float scale = 1.0f / std::sqrt(float(p.d_head));
+  const Target to{scores, 0, false, nullptr, nullptr};
+  rows_of<1, false>(keys, query, p.d_head, to, 0, count, 0);
+  for (int j = 0; j < count; ++j) scores[j] *= scale;
+}
+
+void attend(const Program& p, const Layer& layer, const float* query, int row, int position, int head,
+            float* scores, float* out) {
+  const int group = head / (p.n_heads / p.n_groups);
+  const int64_t base = (int64_t(row) * p.n_groups + group) * p.room * p.d_head;
+  const float *keys = layer.keys + base, *values = layer.values + base;
+  const Seen seen = seen_from(p, position);
+  const int64_t skip = int64_t(seen.first_slot) * p.d_head;
+  score(p, query, keys + skip, seen.in_first, scores);
+  score(p, query, keys, seen.count - seen.in_first, scores + seen.in_first);
+  if (p.slopes)
+    for (int j = 0; j < seen.count; ++j) scores[j] -= p.slopes[head] * (seen.count - 1 - j);
+  float most = scores[0];
+  for (int j = 1; j < seen.count; ++j) most = scores[j] > most ? scores[j] : most;
+  map(scores, seen.count, [most](Vec v) { return exp(v - most); });
+  const float whole = total(scores, seen.count, [](Vec v) { return v; });
+  std::memset(out, 0, 4 * p.d_head);
+  add_weighted(scores, values + skip, seen.in_first, p.d_head, out);
+  add_weighted(scores + seen.in_first, values, seen.count - seen.in_first, p.d_head, out);
+  for (int d = 0; d < p.d_head; ++d) out[d] /= whole;
+}
+
+// --- the pass
+
+struct Scratch {
+  std::vector<float> normed, also, q, k, v, mixed, gate, up, scores;
+  Scratch(const Program& p, int n)
+      : normed(size(n, p.d_model)), also(size(n, p.d_model)), q(size(n, p.n_heads * p.d_head)),
+        k(size(n, p.n_groups * p.d_head)), v(size(n, p.n_groups * p.d_head)),
+        mixed(size(n, p.n_heads * p.d_head)), gate(p.gated ? size(n, p.d_ff) : 0),
+        up(size(n, p.d_ff)), scores(size(p.n_threads, p.room)) {}
+  static size_t size(int64_t count, int64_t width) { return count * width; }
+};
+
+void mix(const Program& p, const Layer& layer, const float* x, const Entries& in, bool add,
+         Scratch& s, Team team) {
+  linear(layer.q, x, in.count, s.q.data(), false, team);
+  linear(layer.k, x, in.count, s.k.data(), false, team);
+  linear(layer.v, x, in.count, s.v.data(), false, team);
+  team.wait();
+  for (int i = team.index; i < in.count * p.n_heads; i += team.size)
+    turn(p, layer.q_norm, &s.q[int64_t(i) * p.d_head], in.position[i / p.n_heads]);
+  for (int i = team.index; i < in.count * p.n_groups; i += team.size) {
+    const int e = i / p.n_groups, g = i % p.n_groups;
+    float* key = &s.k[int64_t(i) * p.d_head];
+    turn(p, layer.k_norm, key, in.position[e]);
+    const int64_t slot = in.position[e] % p.room;
+    const int64_t at = ((int64_t(in.row[e]) * p.n_groups + g) * p.room + slot) * p.d_head;
+    std::memcpy(layer.keys + at, key, 4 * p.d_head);
+    std::memcpy(layer.values + at, &s.v[int64_t(i) * p.d_head], 4 * p.d_head);
+  }
+  team.wait();
+  for (int i = team.index; i < in.count * p.n_heads; i += team.size) {
+    const int64_t at = int64_t(i) * p.d_head;
+    attend(p, layer, &s.q[at], in.row[i / p.n_heads], in.position[i / p.n_heads], i % p.n_heads,
+           &s.scores[int64_t(team.index) * p.room], &s.mixed[at]);
+  }
+  team.wait();
+  linear(layer.out, s.mixed.data(), in.count, in.x, add, team);
+  team.wait();
+}
+
+void feed_forward(const Program& p, const Layer& layer, const float* x, const Entries& in, bool add,
+                  Scratch& s, Team team) {
+  linear(layer.up, x, in.count, s.up.data(), false, team);
+  if (p.gated) linear(layer.gate, x, in.count, s.gate.data(), false, team);
+  int first, last;
+  span(p.d_ff, team, first, last);  // what this thread has just written
+  for (int e = 0; e < in.count; ++e) {
+    float* up = &s.up[int64_t(e) * p.d_ff];
+    float* bent = p.gated ? &s.gate[int64_t(e) * p.d_ff] : up;
+    activate(p.activation, bent + first, last - first);
+    if (p.gated)
+      for (int i = first; i < last; ++i) up[i] *= bent[i];
+  }
+  team.wait();
+  linear(layer.down, s.up.data(), in.count, in.x, add, team);
+  team.wait();
+}
+
+void block(const Program& p, const Layer& layer, const Entries& in, Scratch& s, Team team) {
+  const bool before = p.block == kPre || p.block == kParallel, add = p.block != kPlain;
+  float* x = in.x;
+  const auto norm = [&](const Norm& n, float* out) {
+    normalise_all(n, x, out, in, p.d_model, team);
+    team.wait();
+  };
+  if (p.block == kParallel) norm(layer.mlp_norm, s.also.data());
+  if (p.n_heads) {
+    if (before) norm(layer.mixer_norm, s.normed.data());
+    mix(p, layer, before ? s.normed.data() : x, in, add, s, team);
+    if (!before) norm(layer.mixer_norm, x);
+  }
+  if (p.block == kPre) norm(layer.mlp_norm, s.normed.data());
+  const float* from = p.block == kPre ? s.normed.data() : p.block == kParallel ? s.also.data() : x;
+  feed_forward(p, layer, from, in, add, s, team);
+  if (!before) norm(layer.mlp_norm, x);
+}
+
+void unembed(const Program& p, const Entries& in, Scratch& s, Team team) {
+  for (int i = team.index; i < in.n_wanted; i += team.size) {
+    float* feature = &s.normed[int64_t(i) * p.d_model];
+    normalise(p.final_norm, in.x + int64_t(in.wanted[i]) * p.d_model, feature, p.d_model);
+    for (int d = 0; d < p.d_model; ++d) feature[d] *= p.head_factor;
+  }
+  team.wait();
+  linear(p.head, s.normed.data(), in.n_wanted, in.logits, false, team);
+  if (p.soft_cap == 0.0f) return;
+  int first, last;
+  span(p.head.n_out, team, first, last);
+  const float cap = p.soft_cap;
+  for (int i = 0; i < in.n_wanted; ++i)
+    map(in.logits + int64_t(i) * p.head.n_out + first, last - first,
+        [cap](Vec v) { return cap - 2.0f * cap / (1.0f + exp(v * (2.0f / cap))); });
+}
+
+}  // namespace
+
+extern "C" {
+
+void assay_pass(const Program* program, const Entries* entries) {
+  const Program& p = *program;
+  Scratch scratch(p, entries->count);
+  Barrier barrier;
+#pragma omp parallel num_threads(p.n_threads)
+  {
+#ifdef _OPENMP
+    const Team team{omp_get_thread_num(), omp_get_num_threads(), &barrier};
+#else
+    const Team team{0, 1, &barrier};
+#endif
+    normalise_all(p.embed_norm, entries->x, entries->x, *entries, p.d_model, team);
+    team.wait();
+    for (int i = 0; i < p.n_layers; ++i) block(p, p.layers[i], *entries, scratch, team);
+    unembed(p, *entries, scratch, team);
+  }
+}
+
+// Bytes are read once and their sum returned, so that no compiler leaves the reading out.
+double assay_read(const float* from, int64_t count, int32_t n_threads) {
+  double whole = 0;
+#pragma omp parallel for num_threads(n_threads) reduction(+ : whole) schedule(static)
+  for (int64_t i = 0; i < count / 4096; ++i) {
+    Vec partial[8] = {};
+    const float* block = from + i * 4096;
+    for (int64_t j = 0; j < 4096; j += 8 * kLanes)
+      for (int n = 0; n < 8; ++n) partial[n] += load(block + j + n * kLanes);
+    for (int n = 0; n < 8; ++n) whole += sum(partial[n]);
+  }
+  return whole;
+}
+
+int32_t assay_lanes() { return kLanes; }
+
+// How many threads a team of `asked` really has: 1 where OpenMP is absent.
+int32_t assay_threads(int32_t asked) {
+  int32_t found = 1;
+#pragma omp parallel num_threads(asked)
+  {
+#ifdef _OPENMP
+#pragma omp single
+    found = omp_get_num_threads();
+#endif
+  }
+  return found;
+}
+}

@@ -1,0 +1,84 @@
+"""Who reads a model: the kernels where they can, PyTorch elsewhere.
+
+Shapes: W logits wanted, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from assay.decode.aligned import AlignedReader
+from assay.decode.build import kernels
+from assay.decode.describe import unsupported
+from assay.decode.options import Extent, GenerateOptions
+from assay.decode.ragged import RaggedReader
+from assay.decode.weights import rounded
+from assay.errors import ConfigError
+from assay.nn.model import GPT
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads texts and says what may follow. Row p * n_samples + s is sample s of prompt p."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of keys and values."""
+        ...
+
+    def prompt_logits(self, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "W V"]:
+        """Read the prompts, each once, and return the logits after them, a row each."""
+        ...
+
+    def logits(
+        self,
+        rows: Sequence[int],
+        texts: Sequence[Sequence[int]],
+        drafts: Sequence[Sequence[int]],
+    ) -> Float[Tensor, "W V"]:
+        """Return the logits after the text of each of `rows`, and after each token of its draft."""
+        ...
+
+
+def open_reader(model: GPT, prompts: Sequence[Sequence[int]], options: GenerateOptions) -> Reader:
+    """Return the reader of a generation.
+
+    Raises:
+        ConfigError: If the kernels are asked for, or needed for drafts, and cannot read the model.
+    """
+    if options.weights is not None and model.embed.weight.dtype != torch.float32:
+        model = rounded(model, "fp32")
+    why_not = _why_not_native(model, options)
+    extent = Extent.of(prompts, options, model.config.max_seq_len)
+    if why_not is None:
+        return RaggedReader(kernels(), model, options.weights or "fp32", len(prompts), extent)
+    _check_not_needed(why_not, options)
+    if options.weights in ("bf16", "int8"):
+        model = rounded(model, options.weights)
+    return AlignedReader(model, prompts, extent, use_cache=options.use_cache)
+
+
+def _why_not_native(model: GPT, options: GenerateOptions) -> str | None:
+    if options.reader == "torch":
+        return "generate.reader=torch"
+    if not options.use_cache:
+        return "generate.use_cache=false"
+    if (found := unsupported(model)) is not None:
+        return found
+    return kernels().note if kernels().library is None else None
+
+
+def _check_not_needed(why_not: str, options: GenerateOptions) -> None:
+    if options.reader == "native":
+        raise ConfigError(
+            f"generate.reader: native found, but the C++ kernels cannot be used: {why_not}. Use "
+            "reader=auto."
+        )
+    if options.lookup:
+        raise ConfigError(
+            f"generate.lookup: {options.lookup} found, but drafts need the C++ kernels, which "
+            f"cannot be used: {why_not}. Set lookup to 0."
+        )

@@ -1,0 +1,123 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shaken import CONFIGS, LENGTH, VOCAB, label, model_of, small
+
+from assay.decode.describe import unsupported
+from assay.decode.program import MAX_ENTRIES, Feed, Program
+from assay.decode.weights import rounded
+
+TOKENS = torch.randint(VOCAB, (LENGTH,), generator=torch.Generator().manual_seed(3)).tolist()
+KINDS = pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
+
+
+def exact(model, tokens):
+    """The oracle: PyTorch in float64."""
+    with torch.no_grad():
+        return copy.deepcopy(model).double()(torch.tensor([tokens]))[0]
+
+
+def feed_of(*parts):
+    feed = Feed()
+    for row, first, tokens in parts:
+        feed.add(row, first, tokens, n_wanted=len(tokens))
+    return feed
+
+
+def check_close(found, model, tokens):
+    """As near to float64 as PyTorch in float32, or four times that and a little.
+
+    Sums run in another order here, and the exponential is 2 units off: 64 roundings of the largest
+    logit are more than both make in two layers of 40 channels.
+    """
+    expected = exact(model, tokens)
+    with torch.no_grad():
+        own = (model(torch.tensor([tokens]))[0] - expected).abs().max()
+    little = 64 * torch.finfo(torch.float32).eps * expected.abs().max()
+    assert (found - expected).abs().max() <= 4 * own + little
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_every_architecture_is_read_as_by_pytorch(native, config):
+    model = model_of(config)
+    assert unsupported(model) is None
+    program = Program(native, model, "fp32", n_rows=2, room=LENGTH)
+    check_close(program.logits(feed_of((1, 0, TOKENS))), model, TOKENS)
+
+
+@KINDS
+def test_packed_weights_stand_for_the_rounded_model(native, weights):
+    model = small(bias=True, mlp="gelu")
+    program = Program(native, model, weights, n_rows=1, room=LENGTH)
+    check_close(program.logits(feed_of((0, 0, TOKENS))), rounded(model, weights), TOKENS)
+
+
+@KINDS
+@settings(max_examples=25)
+@given(data=st.data())
+def test_logits_are_the_same_bits_however_a_text_is_cut_and_whoever_is_beside_it(
+    native, weights, data
+):
+    model = small(mixer={"kind": "attention", "n_kv_heads": 2}, d_model=40)
+    whole = Program(native, model, weights, n_rows=1, room=LENGTH).logits(feed_of((0, 0, TOKENS)))
+    program = Program(native, model, weights, n_rows=3, room=LENGTH)
+    cuts = data.draw(st.lists(st.integers(1, LENGTH - 1), unique=True, max_size=5).map(sorted))
+    row = data.draw(st.integers(0, 2))
+    for first, end in zip([0, *cuts], [*cuts, LENGTH], strict=True):
+        others = [
+            (other, 0, data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)))
+            for other in data.draw(st.sets(st.integers(0, 2))) - {row}
+        ]
+        parts = [*others, (row, first, TOKENS[first:end])]
+        found = program.logits(feed_of(*parts))[-(end - first) :]
+        assert torch.equal(found, whole[first:end])
+
+
+@KINDS
+def test_logits_are_the_same_bits_on_one_thread_and_on_two(native, weights):
+    model = small(vocab_size=3000, d_model=64, mlp={"kind": "swiglu", "d_ff": 200})
+
+    def logits(threads):
+        torch.set_num_threads(threads)
+        program = Program(native, model, weights, n_rows=1, room=LENGTH)
+        return program.logits(feed_of((0, 0, TOKENS)))
+
+    assert torch.equal(logits(1), logits(2))
+
+
+def test_a_long_text_takes_several_passes(native):
+    tokens = [n % VOCAB for n in range(2 * MAX_ENTRIES + 3)]
+    model = small(max_seq_len=len(tokens))
+    program = Program(native, model, "fp32", n_rows=1, room=len(tokens))
+    feed = Feed()
+    feed.add(0, 0, tokens, n_wanted=2)
+    expected = exact(model, tokens)[-2:]
+    torch.testing.assert_close(program.logits(feed).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_slots_are_used_again_once_no_window_shows_them(native):
+    window, n_tokens = 5, 40
+    tokens = [n % VOCAB for n in range(n_tokens)]
+    model = small(mixer={"kind": "attention", "window": window}, max_seq_len=n_tokens)
+    program = Program(native, model, "fp32", n_rows=1, room=window - 1 + 3)
+    parts = [program.logits(feed_of((0, n, tokens[n : n + 3]))) for n in range(0, n_tokens, 3)]
+    check_close(torch.cat(parts), model, tokens)
+
+
+def test_a_number_that_is_not_finite_comes_out_and_is_not_hidden(native):
+    model = small(mlp="relu")
+    with torch.no_grad():
+        model.blocks[0].mlp.up.weight[3, 2] = torch.nan
+    program = Program(native, model, "fp32", n_rows=1, room=LENGTH)
+    assert program.logits(feed_of((0, 0, TOKENS))).isnan().all()
+
+
+def test_what_the_kernels_cannot_read_is_named():
+    assert unsupported(small().double()) == "weights in float64 on cpu"
+    odd = small()
+    odd.config = odd.config.model_copy(update={"norm": odd.config.norm.model_copy()})
+    object.__setattr__(odd.config.norm, "kind", "new")
+    assert unsupported(odd) == "model.norm=new"
