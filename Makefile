@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+BENCH  := $(VENV)/bench
 # Torch goes in first and alone, so that the pinned build is taken and nothing larger.
 TORCH  ?= torch==2.13.0
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test quick check format lint types bench clean
+.PHONY: demo test quick check format lint types bench bench-gpu cuda-device clean
 
 demo: $(VENV)/.installed
 	@run=$$($(BIN)/assay train) && echo && $(BIN)/assay generate $$run --prompt "KING LEAR." --temperature 0.8
@@ -39,6 +40,23 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
 
 $(VENV)/.developed: $(VENV)/.installed
 	$(PIP) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# Peers pin versions of their own, so they get an environment of their own. Takes about an hour.
+bench: $(BENCH)/.installed
+	@for part in training decoding growth memory page; do $(BENCH)/bin/python benchmarks/$$part.py || exit; done
+
+bench-gpu: cuda-device $(BENCH)/.installed
+	@for part in "training.py --shape gpu" decoding.py memory.py; do $(BENCH)/bin/python benchmarks/$$part --device cuda || exit; done
+	@$(BENCH)/bin/python benchmarks/page.py
+
+cuda-device:
+	@nvidia-smi -L 2>/dev/null | grep -q . || { echo "bench-gpu: no CUDA device found by nvidia-smi; expected one. Use make bench." >&2; exit 2; }
+
+$(BENCH)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip --disable-pip-version-check install --quiet "$(TORCH)"
+	$(BENCH)/bin/pip --disable-pip-version-check install --quiet -e ".[bench]"
 	@touch $@
 
 clean:

@@ -1,0 +1,113 @@
+"""How the cost of a training step grows with T, L, D and the batch, beside the closed form.
+
+    python benchmarks/growth.py              all four sweeps
+    python benchmarks/growth.py --sweep T    one of them
+
+One size changes at a time around L4 D256 H4 T256 V512, batch 4; every point runs in a process of
+its own, which gives the median of its steps and its peak of memory. Time is fitted by least squares
+with the terms that the closed form of `assay.count` has in that size, and each coefficient is set
+beside what the closed form gives at the measured rate of matrix products. The results go to
+benchmarks/results/growth.json.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import results
+from apart import measured_apart, peak_bytes
+from asked import answered
+from assay.engine.device import matmul_rate, settle
+from assay.nn.model import GPT
+from assay.train.config import TrainConfig
+from assay.train.loop import train
+from assay.train.optim import AdamWConfig
+from entrants import default_config, step_flops
+from shapes import Shape
+from turns import tell
+
+CENTRE = Shape("growth", 4, 256, 4, 256, 512, 4)
+SWEEPS: dict[str, tuple[str, tuple[int, ...], int]] = {  # field, values, degree of the polynomial
+    "T": ("seq_len", (64, 128, 256, 512, 768, 1024), 2),
+    "L": ("n_layers", (1, 2, 4, 6, 8, 12), 1),
+    "D": ("d_model", (64, 128, 256, 384, 512, 768), 2),
+    "B": ("batch_size", (1, 2, 4, 8, 12, 16), 1),
+}
+_SPENT_S, _FEWEST, _MOST = 1.5, 3, 40
+
+
+def point(shape: Shape) -> dict[str, float]:
+    """Return the median seconds of a step and the bytes it adds to the process at its peak."""
+    config = TrainConfig(
+        steps=_MOST + 1, batch_size=shape.batch_size, device="cpu", precision="fp32"
+    )
+    plan = settle(config)
+    before = peak_bytes()
+    model = GPT.create(default_config(shape))
+    plan.prepare(model)
+    reports = train(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
+    next(reports)
+    elapsed: list[float] = []
+    end = time.perf_counter() + _SPENT_S
+    while len(elapsed) < _FEWEST or (time.perf_counter() < end and len(elapsed) < _MOST):
+        elapsed.append(next(reports).elapsed_s)
+    return {"step_s": statistics.median(elapsed), "added_bytes": float(peak_bytes() - before)}
+
+
+def sweep(letter: str, rate: float) -> dict[str, Any]:
+    """Measure one sweep and fit it."""
+    field, values, degree = SWEEPS[letter]
+    shapes = [Shape(**CENTRE.as_dict() | {field: value}) for value in values]
+    points = [measured_apart(point, shape) for shape in shapes]
+    for value, found in zip(values, points, strict=True):
+        ms, mb = found["step_s"] * 1e3, found["added_bytes"] / 1e6
+        tell(f"{letter} = {value}: {ms:.1f} ms, {mb:.0f} MB")
+    seconds = [found["step_s"] for found in points]
+    closed = [step_flops(default_config(shape), shape) / rate for shape in shapes]
+    return {
+        "field": field,
+        "values": list(values),
+        "step_s": seconds,
+        "closed_form_s": closed,
+        "added_bytes": [found["added_bytes"] for found in points],
+        "fit_s": fit(values, seconds, degree),
+        "closed_form_fit_s": fit(values, closed, degree),
+        "fit_bytes": fit(values, [found["added_bytes"] for found in points], degree),
+    }
+
+
+def fit(values: Sequence[int], costs: Sequence[float], degree: int) -> list[float]:
+    """Return the coefficients of 1, x, x², ... by least squares of the relative error.
+
+    Relative, since the costs of a sweep span two orders of magnitude.
+    """
+    x, y = np.asarray(values, float), np.asarray(costs)
+    terms = np.vander(x, degree + 1, increasing=True)
+    found, *_ = np.linalg.lstsq(terms / y[:, None], np.ones_like(y), rcond=None)
+    return [float(coefficient) for coefficient in found]
+
+
+def main() -> None:
+    """Measure the sweeps asked for, beside those kept."""
+    ask = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    ask.add_argument("--sweep", nargs="+", choices=SWEEPS, default=list(SWEEPS))
+    asked = ask.parse_args()
+    rate = measured_apart(_rate)
+    measured = {letter: sweep(letter, rate) for letter in asked.sweep}
+    kept = results.kept_here("growth").get("sweeps", {})
+    found = {"shape": CENTRE.as_dict(), "matmul_flops_per_s": rate, "sweeps": kept | measured}
+    results.keep("growth", found)
+
+
+def _rate() -> float:
+    """Return the rate of products in float32, the precision of every point."""
+    return matmul_rate(torch.device("cpu"), autocast=False)
+
+
+if __name__ == "__main__":
+    answered(main)
