@@ -58,9 +58,7 @@ def feed_of(rows: int, n_tokens: int) -> Feed:
 
 def passes() -> None:
     """Print a table of passes."""
-    rate = read_rate()
-    assert rate is not None, kernels().note
-    print(f"{kernels().note}; memory is read at {rate / 1e9:.1f} GB/s")
+    print(kernels().note)
     for shape, config in SHAPES.items():
         model = GPT.create(config)
         programs = {kind: Program(kernels(), model, kind, n_rows=16, room=128) for kind in KINDS}
@@ -71,6 +69,9 @@ def passes() -> None:
                 for size in PASSES
             }
         )
+        rate = read_rate(rounds=20)
+        assert rate is not None, kernels().note
+        print(f"memory is read at {rate / 1e9:.1f} GB/s")
         for (kind, rows, n), seconds in found.items():
             share = programs[kind].weight_bytes / seconds / rate
             print(

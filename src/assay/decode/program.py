@@ -40,6 +40,7 @@ class Feed:
     def add(self, row: int, first: int, tokens: Sequence[int], *, n_wanted: int) -> None:
         """Take in `tokens` from position `first` on; the logits of the last `n_wanted` count."""
         n = len(tokens)
+        assert 0 <= n_wanted <= n, "logits are of tokens that are read"
         self.tokens += tokens
         self.rows += [row] * n
         self.positions += range(first, first + n)
