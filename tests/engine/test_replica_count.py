@@ -3,8 +3,8 @@ import torch
 
 from assay.config import RunConfig
 from assay.engine import replica_count
-from assay.engine.device import settle
-from assay.engine.replica_count import choose_replicas, free_bytes, replica_bytes
+from assay.engine.device import free_bytes, settle
+from assay.engine.replica_count import choose_replicas, replica_bytes
 from assay.schema import override
 
 SMALL = override(

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,6 +77,18 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the memory a new program may take, or None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) << 10
+    except (OSError, ValueError):
+        return None
 
 
 def describe_machine(plan: Plan) -> dict[str, Any]:

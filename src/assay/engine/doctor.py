@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from assay.data.cache import cache_folder
-from assay.engine.device import matmul_rate, settle
+from assay.engine.device import free_bytes, matmul_rate, settle
 from assay.schema import decode
 from assay.train.config import TrainConfig
 
@@ -159,22 +159,12 @@ def _compiler() -> Finding:
 
 
 def _memory() -> Finding:
-    free = _available_memory()
+    free = free_bytes(torch.device("cpu"))
     if free is None:
         return Finding("memory", "this system does not tell how much is free")
     enough = free >= _MEMORY
     mend = "" if enough else "close other programs; `assay count` tells what a model needs."
     return Finding("memory", f"{free / 2**30:.1f} GiB free", enough, mend, value=free)
-
-
-def _available_memory() -> int | None:
-    """Return the bytes that a new program may take, or None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
-        return int(line.split()[1]) << 10
-    except (OSError, ValueError):
-        return None
 
 
 def _room(name: str, folder: Path) -> Finding:

@@ -6,7 +6,6 @@ much. So nothing is assumed: 1, 2, 4, 8, ... replicas are timed on random tokens
 """
 
 import itertools
-import os
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from assay.config import RunConfig
 from assay.count import count
+from assay.engine.device import free_bytes
 from assay.engine.replicas import Member, train_together
 from assay.nn.model import GPT
 from assay.train.loop import Plan, train
@@ -46,7 +46,8 @@ def choose_replicas(config: RunConfig, plan: Plan, *, most: int) -> tuple[int, l
     The fewest that come within 5 % of the fastest; 1 says that runs go faster one after another.
     Growing stops at the first number that is slower than half as many.
     """
-    room = free_bytes(plan.device) * _MEMORY_SHARE // replica_bytes(config)
+    free = free_bytes(plan.device)  # where nobody tells, only the time decides
+    room = most if free is None else free * _MEMORY_SHARE // replica_bytes(config)
     speeds: list[Speed] = []
     for replicas in itertools.takewhile(lambda n: n <= min(most, max(1, room)), _doubling()):
         speeds.append(Speed(replicas, _tokens_per_s(config, plan, replicas)))
@@ -63,13 +64,6 @@ def replica_bytes(config: RunConfig) -> float:
     tokens = config.seq_len * train_config.batch_size / train_config.micro_batches
     per_token = _SAVED_BYTES * model.d_model * model.n_layers + 4 * _LOGIT_COPIES * model.vocab
     return count(model).training_bytes + tokens * per_token
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory of a device that nothing uses now."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _doubling() -> Iterator[int]:
