@@ -90,3 +90,12 @@ def test_several_runs_go_on_together(assay, tmp_path):
     _, err = again.communicate(timeout=60)
     assert again.returncode == 1
     assert "all 6 steps are done" in err
+
+
+def test_a_name_that_is_taken_is_refused_before_any_run_is_made(assay, tmp_path):
+    (tmp_path / "runs" / "odd-s1").mkdir(parents=True)
+    run = assay("train", "poem.txt", *SMALL, "--seeds=2", "--name=odd")
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "runs/odd-s1: a run of this name is there already" in err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["odd-s1"]

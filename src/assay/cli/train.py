@@ -59,10 +59,16 @@ def _create_seeds(config: "RunConfig", runs: Path, name: str | None, seeds: int)
     from assay.schema import override
 
     name = name if name is not None else _free_name(runs, config.data.text[0])
-    first = config.train.seed
+    names = {
+        f"{name}-s{seed}": seed for seed in range(config.train.seed, config.train.seed + seeds)
+    }
+    if taken := [each for each in names if (runs / each).exists()]:  # before any of them is made
+        raise RunError(
+            f"{runs / taken[0]}: a run of this name is there already; expected free names "
+            f"{name}-s{config.train.seed} and on. Choose another --name."
+        )
     return [
-        _create(override(config, {"train.seed": seed}), runs, f"{name}-s{seed}")
-        for seed in range(first, first + seeds)
+        _create(override(config, {"train.seed": seed}), runs, each) for each, seed in names.items()
     ]
 
 
