@@ -12,7 +12,8 @@ from assay.errors import ConfigError, DivergedError
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.config import TrainConfig
-from assay.train.loop import Plan, StepReport, train
+from assay.train.loop import StepReport, train
+from assay.train.plan import Plan
 from assay.train.optim import AdamWConfig, MuonConfig
 
 VOCAB, LENGTH, STEPS = 11, 8, 6

@@ -121,7 +121,7 @@ def test_a_run_of_a_fleet_goes_on_alone_only_when_told_to(tmp_path, text):
     runs = fleet(tmp_path, text)
     go(runs, stop=stopping_at(4))
     alone = Run.open(runs[0].folder.path)
-    with pytest.raises(RunError, match="stacked with other runs: True when the run began, False"):
+    with pytest.raises(RunError, match="stacked with other runs: True so far, False"):
         finish(alone)
     finish(alone, anyway=True)
     assert status_of(alone) == "finished"

@@ -170,21 +170,30 @@ def test_a_tokenizer_that_changed_is_refused(tmp_path, text):
 def test_another_machine_is_refused_unless_allowed_and_then_recorded(tmp_path, text, field, value):
     run = created(text, tmp_path, train__precision="fp32")
     edit_manifest(run, lambda manifest: manifest["machine"].update({field: value}))
-    with pytest.raises(RunError, match=rf"not go on bit for bit here \({field}: {value} when"):
+    with pytest.raises(RunError, match=rf"not go on bit for bit here \({field}: {value} so far"):
         finish(run)
     assert run.folder.read_manifest()["stretches"] == []
     finish(run, anyway=True)
     (stretch,) = run.folder.read_manifest()["stretches"]
-    assert stretch["changes"] == [
-        f"{field}: {value} when the run began, {stretch['machine'][field]} now"
-    ]
+    assert stretch["changes"] == [f"{field}: {value} so far, {stretch['machine'][field]} here"]
 
 
 def test_another_torch_is_refused(tmp_path, text):
     run = created(text, tmp_path)
-    edit_manifest(run, lambda manifest: manifest["packages"].update(torch="1.0"))
-    with pytest.raises(RunError, match=r"torch: 1\.0 when the run began"):
+    edit_manifest(run, lambda manifest: manifest["machine"].update(torch="1.0"))
+    with pytest.raises(RunError, match=r"torch: 1\.0 so far"):
         finish(run)
+
+
+def test_a_machine_allowed_once_is_where_the_run_stands_from_then_on(tmp_path, text):
+    run = created(text, tmp_path)
+    edit_manifest(run, lambda manifest: manifest["machine"].update(threads=64))
+    finish(run, anyway=True, stop=stopping_at(4))
+    (newest, *_) = checkpoints(run.folder.checkpoints)
+    assert read_state(newest)["machine"]["threads"] == 1
+    finish(run)
+    stretches = run.folder.read_manifest()["stretches"]
+    assert [len(stretch["changes"]) for stretch in stretches] == [1, 0]
 
 
 def test_a_diverged_run_keeps_the_last_good_state_and_says_so(tmp_path, text):

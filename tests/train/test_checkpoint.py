@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -11,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny import config_of, copied, model_of, plan_of, random_batch, same_bits
 
 from assay.errors import CheckpointError, RunError
 from assay.train.checkpoint import (
     checkpoints,
     newest_valid,
-    prune,
     read_model,
     read_optim,
     read_state,
@@ -26,6 +27,7 @@ from assay.train.checkpoint import (
 )
 from assay.train.loop import train
 from assay.train.optim import OPTIMIZERS, AdamWConfig
+from assay.train.shelf import Shelf
 
 FILES = ["model.safetensors", "optim.safetensors", "state.json", "MANIFEST.json"]
 WITHOUT_SPACE = OSError(28, "No space left on device")
@@ -176,11 +178,30 @@ def test_weights_of_another_config_are_refused_before_memory_is_taken(pair, fiel
 
 @pytest.mark.parametrize(("best", "kept"), [(None, [5, 4]), (2, [5, 4, 2]), (4, [5, 4])])
 def test_the_newest_and_the_best_stay(tmp_path, best, kept):
-    write_steps(tmp_path, 5)
-    prune(tmp_path, keep=2, best=best and tmp_path / f"step-00000{best}")
+    shelf, model = Shelf(tmp_path, keep=2), model_of()
+    for step in range(1, 6):
+        shelf.put(model, {}, {"step": step}, best_step=best)
     assert [path.name for path in checkpoints(tmp_path)] == [f"step-00000{step}" for step in kept]
     for path in checkpoints(tmp_path):
         verify_checkpoint(path)
+
+
+@pytest.mark.parametrize("by_whom", ["this process", "another"])
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
+def test_a_damaged_checkpoint_is_not_counted_among_those_that_stay(tmp_path, by_whom, damage):
+    """Steps 1 to 3 are there, 3 and then 2 go bad: 1 must not make room for them."""
+    shelf, model = Shelf(tmp_path, keep=3), model_of()
+    for step in (1, 2, 3):
+        shelf.put(model, {}, {"step": step}, best_step=None)
+    for step in (3, 2):
+        DAMAGES[damage](tmp_path / f"step-00000{step}" / "model.safetensors")
+    if by_whom == "another":
+        shelf = Shelf(tmp_path, keep=3)
+    shelf.put(model, {}, {"step": 4}, best_step=None)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["4", "3", "2", "1"]
+    shelf.put(model, {}, {"step": 5}, best_step=None)
+    shelf.put(model, {}, {"step": 6}, best_step=None)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["6", "5", "4"]
 
 
 def test_the_same_step_written_again_replaces_the_old_one(pair):
@@ -189,6 +210,58 @@ def test_the_same_step_written_again_replaces_the_old_one(pair):
     folder, _ = newest_valid(pair)
     assert read_state(folder) == {"step": 2}
     assert same_bits(read_model(folder, model.config).state_dict(), model.state_dict())
+
+
+def test_a_step_whose_old_checkpoint_was_moved_aside_is_still_found(pair):
+    """As a kill between the two renames leaves it."""
+    (pair / "step-000002").rename(pair / "step-000002.old")
+    folder, reasons = newest_valid(pair)
+    assert (folder.name, reasons) == ("step-000002.old", [])
+    assert read_state(folder)["step"] == 2
+    write_checkpoint(pair, model_of(), {}, {"step": 2})
+    assert sorted(path.name for path in pair.iterdir()) == ["step-000001", "step-000002"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", "{", '{"step": 3}', "{}", '{"step": "2"}', "[" * 100_000, " " * (1 << 22) + "{}"],
+    ids=["list", "number", "torn", "other step", "none", "text", "deep", "huge"],
+)
+def test_a_forged_state_is_one_sentence_though_its_hash_is_right(pair, content):
+    folder = pair / "step-000002"
+    (folder / "state.json").write_text(content)
+    rehash(folder)
+    verify_checkpoint(folder)
+    with pytest.raises(CheckpointError, match=r"state\.json: unreadable|expected the step in"):
+        read_state(folder)
+
+
+def test_weights_of_another_dtype_are_refused_though_their_hash_is_right(pair):
+    folder = pair / "step-000002"
+    path = folder / "model.safetensors"
+    save_file({name: value.bfloat16() for name, value in load_file(path).items()}, path)
+    rehash(folder)
+    verify_checkpoint(folder)
+    with pytest.raises(CheckpointError, match="of dtype BF16 found; expected F32"):
+        read_model(folder, config_of())
+
+
+def test_a_link_to_a_checkpoint_elsewhere_is_none(pair, tmp_path):
+    elsewhere = (pair / "step-000002").rename(tmp_path / "step-000002")
+    (pair / "step-000002").symlink_to(elsewhere)
+    assert [path.name for path in checkpoints(pair)] == ["step-000001"]
+
+
+def rehash(folder):
+    """Make the manifest right again, as whoever forges a file would."""
+    files = {
+        name: {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
+        for name in FILES[:3]
+    }
+    (folder / "MANIFEST.json").write_text(json.dumps(files))
 
 
 def fail(*arguments, **keywords):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny import copied, model_of, same_bits
 
 import assay.train.checkpoint
+from assay.errors import AssayError
 from assay.train.checkpoint import (
     checkpoints,
     newest_valid,
@@ -78,12 +79,12 @@ def careful_read(parent):
 
 
 def survives(parent, read, models):
-    """Whether what is read is whole, and of one of the two steps."""
+    """Whether what is read is whole, and of one of the two models."""
     try:
         weights, optim, state = read(parent)
-    except (OSError, ValueError, LookupError, RuntimeError):
+    except (OSError, ValueError, LookupError, RuntimeError, AssayError):
         return False
-    expected = models[state["step"]].state_dict()
+    expected = models[state.get("version", state["step"])].state_dict()
     return same_bits(weights, expected) and same_bits(optim, OPTIM)
 
 
@@ -113,6 +114,24 @@ def test_a_writer_killed_at_any_point_leaves_the_old_checkpoint_or_the_new(tmp_p
     steps = [step for _, step in outcomes]
     assert steps == sorted(steps)
     assert set(steps) == {1, 2}
+
+
+def test_a_writer_of_the_same_step_again_killed_at_any_point_leaves_one_of_the_two(tmp_path):
+    """The old one must not be gone before the new one has its name."""
+    models = {version: model_of(seed=version) for version in (1, 2)}
+    found = []
+    for point in range(1, 200):
+        parent = tmp_path / "killed"
+        shutil.rmtree(parent, ignore_errors=True)
+        write_checkpoint(parent, models[1], OPTIM, {"step": 5, "version": 1})
+        new = {"step": 5, "version": 2}
+        reached = killed_at(point, lambda: write_checkpoint(parent, models[2], OPTIM, new))  # noqa: B023
+        assert survives(parent, careful_read, models)
+        found.append(careful_read(parent)[2]["version"])
+        if not reached:
+            break
+    assert found == sorted(found)
+    assert set(found) == {1, 2}
 
 
 def test_the_harness_catches_a_naive_writer(tmp_path):

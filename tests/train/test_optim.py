@@ -138,9 +138,29 @@ def test_the_state_of_another_model_is_refused(other):
     give_gradients(model, 0)
     optimizers.step(1.0)
     here = AdamWConfig().build(model_of())
-    with pytest.raises(CheckpointError, match=r"'[a-z0-9._]+' is either in the file or"):
+    with pytest.raises(CheckpointError, match=r"'[a-z0-9._]+/\w+' is either in the file or"):
         here.load(optimizers.state())
     assert here.state() == {}
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("forged", ["shape", "dtype", "quantity", "missing"])
+def test_a_state_of_other_shapes_types_or_quantities_is_refused(cls, forged):
+    model = model_of()
+    optimizers = cls().build(model)
+    give_gradients(model, 0)
+    optimizers.step(1.0)
+    state = copied(optimizers.state())
+    for key in [key for key in state if key.startswith("blocks.0.mlp.up.weight/")]:
+        value = state.pop(key)
+        if forged == "shape":
+            state[key] = value.flatten()[:1].repeat(3)
+        elif forged == "dtype":
+            state[key] = value.double()
+        elif forged == "quantity":
+            state[f"{key}_"] = value
+    with pytest.raises(CheckpointError, match=r"blocks\.0\.mlp\.up\.weight/.*(expected|is either)"):
+        cls().build(model).load(state)
 
 
 def test_the_rate_is_the_factor_of_each_optimizers_own_peak():

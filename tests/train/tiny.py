@@ -5,7 +5,7 @@ import torch
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.config import TrainConfig
-from assay.train.loop import Plan
+from assay.train.plan import Plan
 
 VOCAB, LENGTH = 17, 8
 

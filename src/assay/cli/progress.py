@@ -67,8 +67,7 @@ def training(steps: int, start: int) -> Iterator[Show]:
         task = bar.add_task("", total=steps, completed=start)
 
         def show(report: "RunReport") -> None:
-            if report.panel is not None or report.val is not None:
-                _line(report)
+            _line(report)
             speed = f"{report.tokens_per_s:,.0f} tok/s · {report.utilisation:.0%} of matmul"
             text = f"loss {report.loss_nats:.3f} · lr {report.lr:.1e} · {speed}"
             bar.update(task, completed=report.step, description=text)
@@ -77,6 +76,14 @@ def training(steps: int, start: int) -> Iterator[Show]:
 
 
 def _line(report: "RunReport") -> None:
+    if report.trouble is not None:
+        words.print(f"note: {report.trouble}")
+    for spike in report.spikes:
+        deviations = (spike.value - spike.mean) / spike.std if spike.std else math.inf
+        words.print(
+            f"note: step {report.step}: {spike.quantity} {spike.value:.4g}, {deviations:.0f} "
+            f"standard deviations above the {spike.mean:.4g} of the steps before"
+        )
     if report.panel is not None:
         _show_panel(report.panel)
     elif report.val is not None:

@@ -24,7 +24,8 @@ from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT
 from assay.sampling import SamplingConfig
 from assay.schema import override
-from assay.train.loop import Plan, train
+from assay.train.loop import train
+from assay.train.plan import Plan
 
 _READ_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # beyond any cache
 _READ_S = 0.5

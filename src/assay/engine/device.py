@@ -10,7 +10,7 @@ import torch
 
 from assay.errors import ConfigError
 from assay.train.config import TrainConfig
-from assay.train.loop import Plan
+from assay.train.plan import Plan
 
 _SIDE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # of the matrices whose product is timed
 _TIMED_S = 0.25
@@ -106,6 +106,7 @@ def describe_machine(plan: Plan) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "torch": torch.__version__,
     }
 
 

@@ -18,7 +18,8 @@ from assay.count import count
 from assay.engine.device import free_bytes
 from assay.engine.replicas import Member, train_together
 from assay.nn.model import GPT
-from assay.train.loop import Plan, train
+from assay.train.loop import train
+from assay.train.plan import Plan
 
 _TIMED_STEPS = 3  # after one to warm up
 _MARGIN = 0.95  # more replicas are taken only if fewer reach less than this share of their speed

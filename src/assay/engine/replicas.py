@@ -33,8 +33,11 @@ from assay.nn.attention import Kernel
 from assay.nn.head import at_least_float32
 from assay.nn.init import stream_seed
 from assay.nn.model import GPT, ModelConfig
-from assay.train.loop import Plan, StepReport, diagnosis, repeatable
+from assay.train.gradients import repeatable
+from assay.train.loop import StepReport
 from assay.train.optim import Optimizers, step_all
+from assay.train.plan import Plan
+from assay.train.watch import examine
 
 Outcome = StepReport | DivergedError | None
 _CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grads_with_norm_
@@ -117,8 +120,8 @@ class Group:
         norms = self._norms()
         found = list(zip(steps, losses.tolist(), norms.tolist(), strict=True))
         good = [math.isfinite(loss) and math.isfinite(norm) for _, loss, norm in found]
-        errors = {
-            row: DivergedError(diagnosis(member.model, batches[row], member.plan, found[row]))
+        troubles = {
+            row: examine(member.model, batches[row], member.plan, found[row])
             for row, member in enumerate(self.members)
             if not good[row]
         }
@@ -126,11 +129,15 @@ class Group:
         factors = self._update(steps, good)
         elapsed_s = (time.perf_counter() - began) / len(steps)
         tokens = batches[0, :, 1:].numel()
-        return [
-            errors.get(row)
-            or StepReport(*found[row], factors[row] * m.optimizers.peak_lr, tokens, elapsed_s)
-            for row, m in enumerate(self.members)
-        ]
+        outcomes: list[StepReport | DivergedError] = []
+        for row, member in enumerate(self.members):
+            trouble = troubles.get(row)
+            if trouble is not None and member.plan.config.on_nonfinite == "stop":
+                outcomes.append(DivergedError(trouble.message))
+                continue
+            lr = factors[row] * member.optimizers.peak_lr
+            outcomes.append(StepReport(*found[row], lr, tokens, elapsed_s, trouble))
+        return outcomes
 
     def release(self) -> None:
         """Give each model parameters of its own again."""
@@ -263,6 +270,13 @@ def check_alike(members: Sequence[Member]) -> None:
     Raises:
         ConfigError: Naming the first of them, the place and both values.
     """
+    for index, member in enumerate(members):
+        if member.plan.config.exact_rows is not None:
+            raise ConfigError(
+                f"replica {index}: train.exact_rows = {member.plan.config.exact_rows} found; "
+                "expected null, since the sums of stacked models are taken in another order. Train "
+                "this one by itself."
+            )
     for index, member in enumerate(members[1:], start=1):
         first = _common(members[0])
         for place, value in _common(member).items():

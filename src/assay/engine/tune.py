@@ -27,7 +27,8 @@ from assay.engine.device import describe_machine, matmul_rate
 from assay.errors import DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.model import GPT
-from assay.train.loop import Plan, train
+from assay.train.loop import train
+from assay.train.plan import Plan
 
 _TIMED_STEPS = 3  # after one to warm up
 _MARGIN = 0.95  # a way less simple is taken only if its steps take less than this share of the time

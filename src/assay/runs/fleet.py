@@ -86,6 +86,7 @@ class _Seat:
         self._run = run
         self._stop = stop
         self._taken: deque[StepReport | DivergedError] = deque()
+        self._over = False
 
     def open(self, anyway: bool, cache: Path | None, *, replicas: int) -> None:
         """Lock the run and go to where it stands."""
@@ -103,12 +104,13 @@ class _Seat:
 
     def after(self, outcome: Outcome) -> RunOutcome:
         """Judge, log and save what is due after a step; close the run after its last one."""
-        if outcome is None:
+        if outcome is None or self._over:
             return None
         self._taken.append(outcome)
         try:
             report = next(self._reports)
-        except DivergedError as error:
+        except DivergedError as error:  # of this step, or of too many skipped ones
+            self._over = True
             return error
         if report is not None and report.step == self._run.config.train.steps:
             self.finish()

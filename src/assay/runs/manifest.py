@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.config import RunConfig
-from assay.errors import CheckpointError, DataError, RunError
+from assay.errors import CheckpointError, ConfigError, DataError, RunError
+from assay.runs.state import RunState
 from assay.schema import config_hash, decode
 
 _PACKAGES = ("assay", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
@@ -20,6 +21,7 @@ _BITS_DEPEND_ON = (
     "compiled",
     "threads",
     "cpu_capability",
+    "torch",
 )
 
 
@@ -80,24 +82,22 @@ def check_same_config(manifest: Mapping[str, Any], config: RunConfig, run: Path)
 
 
 def check_same_run(
-    state: Mapping[str, Any], config: RunConfig, manifest: Mapping[str, Any], checkpoint: Path
+    state: RunState, config: RunConfig, manifest: Mapping[str, Any], checkpoint: Path
 ) -> None:
     """Compare what a checkpoint says of its run with the run it was found in.
 
     Raises:
-        CheckpointError: If it was written by another run, or at another step than its name says.
+        CheckpointError: If it was written by another run.
     """
-    wrote = decode(RunConfig, state.get("config", {}))
+    try:
+        wrote = decode(RunConfig, state.config)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint}: the config in it is none: {error}") from None
     same = all(getattr(wrote, part) == getattr(config, part) for part in ("model", "data", "train"))
-    if not same or state.get("data_sha256") != manifest["data"]["data_sha256"]:
+    if not same or state.data_sha256 != manifest["data"]["data_sha256"]:
         raise CheckpointError(
             f"{checkpoint}: written by a run of another config or text; expected one of this run. "
             "Move it away, or put the right one back."
-        )
-    if checkpoint.name != f"step-{state['step']:06d}":
-        raise CheckpointError(
-            f"{checkpoint}: holds step {state['step']}; expected the step in its name. "
-            "Give it back the name it was written with."
         )
 
 
@@ -117,19 +117,16 @@ def check_same_data(began_with: Mapping[str, Any], data: Mapping[str, Any], run:
 
 
 def check_same_machine(
-    manifest: Mapping[str, Any], machine: Mapping[str, Any], *, allow: bool
+    before: Mapping[str, Any], machine: Mapping[str, Any], *, allow: bool
 ) -> list[str]:
-    """Return what differs from where the run began and may change its bits.
+    """Return what differs from where the run was last trained and may change its bits.
 
     Raises:
         RunError: If anything differs and that is not allowed.
     """
-    began = _bits_of(manifest["machine"], manifest["packages"]["torch"])
-    found = _bits_of(machine, metadata.version("torch"))
+    then, now = _bits_of(before), _bits_of(machine)
     changes = [
-        f"{name}: {began[name]} when the run began, {found[name]} now"
-        for name in found
-        if began[name] != found[name]
+        f"{name}: {then[name]} so far, {now[name]} here" for name in now if then[name] != now[name]
     ]
     if changes and not allow:
         raise RunError(
@@ -139,10 +136,9 @@ def check_same_machine(
     return changes
 
 
-def _bits_of(machine: Mapping[str, Any], torch: str) -> dict[str, Any]:
+def _bits_of(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the bits of a run depend on: among it that it has company, but not how much."""
     stacked = machine.get("replicas", 1) > 1
     return {name: machine.get(name) for name in _BITS_DEPEND_ON} | {
-        "stacked with other runs": stacked,
-        "torch": torch,
+        "stacked with other runs": stacked
     }

@@ -32,11 +32,12 @@ from assay.runs.manifest import (
     new_manifest,
     now,
 )
+from assay.runs.state import RunState, read_run_state
 from assay.runs.stretch import Parts, RunReport, Stop, Stretch, as_row
 from assay.runs.text import write_text
 from assay.sampling import SamplingConfig
 from assay.schema import override
-from assay.train.checkpoint import checkpoints, newest_valid, read_model, read_optim, read_state
+from assay.train.checkpoint import checkpoints, newest_valid, read_model, read_optim
 from assay.train.config import TrainConfig
 
 Progress = Callable[[str, int, int], None]
@@ -189,7 +190,7 @@ class Run:
         """Return the model of the newest whole checkpoint, and the tokenizer."""
         path, reasons = newest_valid(self.folder.checkpoints)
         self.notes += reasons
-        check_same_run(read_state(path), self.config, self.folder.read_manifest(), path)
+        check_same_run(read_run_state(path), self.config, self.folder.read_manifest(), path)
         device = settle(TrainConfig()).device  # the run's own may not be here
         return read_model(path, self.config.model, device).eval(), self.tokenizer()
 
@@ -214,35 +215,41 @@ class Run:
         """Return a stretch at the newest whole checkpoint, or at the start, and the manifest."""
         manifest = self.folder.read_manifest()
         check_same_config(manifest, self.config, self.folder.path)
-        plan = as_it_began(settle(self.config.train), manifest["machine"])
-        machine = describe_machine(plan) | {"replicas": replicas}
-        if not checkpoints(self.folder.checkpoints):  # no bits yet that these could part from
-            manifest["machine"]["replicas"] = replicas
         self.tokenizer()  # as it was when the run began
         dataset = self._dataset or self._same_text(manifest["data"], cache, progress)
         self._dataset = None
-        changes = check_same_machine(manifest, machine, allow=anyway)
-        state: dict[str, Any] = {"step": 0, "best": None, "train_s": 0.0}
-        if checkpoints(self.folder.checkpoints):
-            path, reasons = newest_valid(self.folder.checkpoints)
-            self.notes += reasons
-            manifest["notes"] += reasons
-            state = read_state(path)
-            check_same_run(state, self.config, manifest, path)
-            self._note_lost_metrics(state["step"], manifest)
-            model = read_model(path, self.config.model, plan.device)
-        else:
+        path, state = self._where_it_stands(manifest)
+        if path is None:  # no bits yet that these could part from
+            manifest["machine"]["replicas"] = replicas
+        before = state.machine or manifest["machine"]
+        plan = as_it_began(settle(self.config.train), before)
+        machine = describe_machine(plan) | {"replicas": replicas}
+        changes = check_same_machine(before, machine, allow=anyway)
+        self._check_unfinished(state.step, manifest)
+        if path is None:
             model = GPT.create(self.config.model, seed=self.config.train.seed, device=plan.device)
-        self._check_unfinished(state["step"], manifest)
+        else:
+            model = read_model(path, self.config.model, plan.device)
         plan.prepare(model)
         optimizers = self.config.train.optimizer.build(model)
-        if state["step"]:
+        if path is not None:
             optimizers.load(read_optim(path))
-        stretch = {"started": now(), "from_step": state["step"], "changes": changes}
+        stretch = {"started": now(), "from_step": state.step, "changes": changes}
         manifest["stretches"].append(stretch | {"machine": machine})
-        return Stretch(
-            Parts(self.folder, self.config, dataset, model, optimizers, plan), state
-        ), manifest
+        parts = Parts(self.folder, self.config, dataset, model, optimizers, plan, machine)
+        return Stretch(parts, state), manifest
+
+    def _where_it_stands(self, manifest: dict[str, Any]) -> tuple[Path | None, RunState]:
+        """Return the newest whole checkpoint with its state, or none and the state of a start."""
+        if not checkpoints(self.folder.checkpoints):
+            return None, RunState()
+        path, reasons = newest_valid(self.folder.checkpoints)
+        self.notes += reasons
+        manifest["notes"] += reasons
+        state = read_run_state(path)
+        check_same_run(state, self.config, manifest, path)
+        self._note_lost_metrics(state.step, manifest)
+        return path, state
 
     def _same_text(
         self, began: Mapping[str, Any], cache: Path | None, progress: Progress | None
@@ -295,7 +302,9 @@ class Run:
         if manifest["status"] == "running":
             manifest["status"] = "interrupted"
         manifest["ended"] = now()
-        manifest["stretches"][-1] |= {"ended": manifest["ended"], "to_step": stretch.step}
+        seconds = {"train_s": round(stretch.train_s, 3), "save_s": round(stretch.save_s, 3)}
+        ending = {"ended": manifest["ended"], "to_step": stretch.step, **seconds}
+        manifest["stretches"][-1] |= ending
         self.folder.write_json("manifest.json", manifest)
         vocab = self.config.model.vocab
         draw_curve(self.folder.path, title=self.folder.path.name, vocab_size=vocab)

@@ -1,7 +1,8 @@
 """One stretch of training in a run folder, from a start or a resume to an end or an interrupt."""
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from assay.measure.panel import Panel, initial_panel
 from assay.nn.model import GPT
 from assay.runs.board import open_board
 from assay.runs.folder import RunFolder
+from assay.runs.lookout import Lookout
 from assay.runs.metrics import Metrics
-from assay.train.checkpoint import prune, write_checkpoint
-from assay.train.loop import Plan, StepReport, train
+from assay.runs.state import RunState
+from assay.train.loop import StepReport, train
 from assay.train.optim import Optimizers
-from assay.train.watch import first_bad_weight
+from assay.train.plan import Plan
+from assay.train.shelf import Shelf
+from assay.train.spikes import Spike
+from assay.train.watch import all_finite, first_bad_weight
 
 Stop = Callable[[], bool]
 
@@ -45,6 +50,8 @@ class RunReport:
         val: The evaluation, where one was due.
         checkpoint: The checkpoint, where one was written.
         panel: The panel, at step 0.
+        trouble: Why the loss or the gradient was not finite, where the run goes on all the same.
+        spikes: What lies far above its values in the steps before.
     """
 
     step: int
@@ -56,6 +63,8 @@ class RunReport:
     val: Evaluation | None = None
     checkpoint: Path | None = None
     panel: Panel | None = None
+    trouble: str | None = None
+    spikes: tuple[Spike, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class Parts:
     model: GPT
     optimizers: Optimizers
     plan: Plan
+    machine: Mapping[str, Any]
 
 
 class Stretch:
@@ -77,13 +87,15 @@ class Stretch:
         step: Steps taken so far.
         best: Step and validation loss of the best evaluation that has a checkpoint, or None.
         train_s: Seconds spent in steps, over all stretches of the run.
+        save_s: Seconds spent in writing checkpoints, in this stretch.
     """
 
-    def __init__(self, parts: Parts, state: dict[str, Any]) -> None:
+    def __init__(self, parts: Parts, state: RunState) -> None:
         self.parts = parts
-        self.step: int = state["step"]
-        self.best: tuple[int, float] | None = state["best"] and tuple(state["best"])
-        self.train_s: float = state["train_s"]
+        self.step, self.best, self.train_s = state.step, state.best, state.train_s
+        self.save_s = 0.0
+        self._lookout = Lookout(state.lookout)
+        self._shelf = Shelf(parts.folder.checkpoints, keep=parts.config.train.keep_checkpoints)
         config, dataset = parts.config, parts.dataset
         self._windows = Windows(
             dataset.train.ids,
@@ -148,26 +160,34 @@ class Stretch:
         return self._evaluate(windows)
 
     def save(self) -> Path | None:
-        """Write a checkpoint of the present step, unless there is one or a weight is not finite."""
-        parts, train_config = self.parts, self.parts.config.train
-        if self._saved_step == self.step or first_bad_weight(parts.model):
+        """Write a checkpoint of the present step, unless there is one or a number is not finite."""
+        parts = self.parts
+        optim = parts.optimizers.state()
+        if self._saved_step == self.step or first_bad_weight(parts.model) or not all_finite(optim):
             return None
+        began = time.perf_counter()
         judged = self._judged
         if judged is not None and judged[0] == self.step:
             self.best = min(self.best or judged, judged, key=lambda best: best[1])
         self._metrics.sync()
-        state = {
-            "step": self.step,
-            "best": self.best,
-            "train_s": round(self.train_s, 3),
-            "config": parts.config.model_dump(mode="json"),
-            "data_sha256": parts.dataset.sha256,
-        }
-        parent = parts.folder.checkpoints
-        path = write_checkpoint(parent, parts.model, parts.optimizers.state(), state)
+        state = RunState(
+            step=self.step,
+            best=self.best,
+            train_s=round(self.train_s, 3),
+            config=parts.config.model_dump(mode="json"),
+            data_sha256=parts.dataset.sha256,
+            machine=dict(parts.machine),
+            ties={"unembed.weight": "embed.weight"} if parts.config.model.tie_embeddings else {},
+            lookout=self._lookout.state,
+        )
+        path = self._shelf.put(
+            parts.model,
+            optim,
+            state.model_dump(mode="json"),
+            best_step=self.best[0] if self.best else None,
+        )
         self._saved_step = self.step
-        best = parent / f"step-{self.best[0]:06d}" if self.best else None
-        prune(parent, keep=train_config.keep_checkpoints, best=best)
+        self.save_s += time.perf_counter() - began
         return path
 
     def _look(self) -> RunReport:
@@ -184,7 +204,10 @@ class Stretch:
         last = step == config.train.steps
         tokens_per_s = report.tokens / report.elapsed_s
         utilisation = self._step_flops / report.elapsed_s / self._rate
-        if last or step % config.train.log_every == 0 or step == 1:
+        for row in self._lookout.see(report):
+            self._metrics.write(row)
+        logged = last or step % config.train.log_every == 0 or step == 1
+        if logged and not report.skipped:
             names = ("step", "loss_nats", "grad_norm", "lr")
             values = {name: getattr(report, name) for name in names}
             speed = {"step": step, "tokens_per_s": tokens_per_s, "utilisation": utilisation}
@@ -201,6 +224,8 @@ class Stretch:
             utilisation=utilisation,
             val=val,
             checkpoint=self.save() if due else None,
+            trouble=report.trouble.message if report.trouble else None,
+            spikes=tuple(self._lookout.spikes),
         )
 
     def _evaluate(self, windows: Tensor) -> Evaluation:

@@ -7,8 +7,9 @@
         MANIFEST.json       size and SHA-256 of each file above
 
 A checkpoint is written into a temporary folder, flushed to the disk, renamed, and the parent folder
-flushed, so that a name without `.tmp` is always complete. Hashes are checked before a loader opens
-a file. No pickle, ever.
+flushed, so that a name without `.tmp` is always complete. One of the same step that is there
+already is `step-000500.old` until the new one has its name. Hashes are checked before a loader
+opens a file. No pickle, ever.
 """
 
 import json
@@ -33,8 +34,9 @@ MODEL, OPTIM, STATE, MANIFEST = (
     "state.json",
     "MANIFEST.json",
 )
-_STEP = re.compile(r"step-(\d{6,})")
-_CHUNK = 1 << 20
+_STEP = re.compile(r"step-(\d{6,15})(\.old)?")
+_JSON_BYTES = 1 << 21  # of state.json and MANIFEST.json, which have a few kilobytes
+_WEIGHTS_ARE = "F32"  # in the words of safetensors
 
 
 def write_checkpoint(
@@ -53,15 +55,18 @@ def write_checkpoint(
         temporary.mkdir()
         save_file(_contiguous(model.state_dict()), temporary / MODEL)
         save_file(_contiguous(optim), temporary / OPTIM)
-        (temporary / STATE).write_text(json.dumps(state, indent=1))
+        (temporary / STATE).write_text(json.dumps(state, indent=1, allow_nan=False))
         files = {name: _fingerprint(temporary / name) for name in (MODEL, OPTIM, STATE)}
         (temporary / MANIFEST).write_text(json.dumps(files, indent=1))
         for path in (*temporary.iterdir(), temporary):
             flush(path)
-        if final.exists():  # the same step again, after a resume
-            shutil.rmtree(final)
+        old = parent / f"{final.name}.old"
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            final.rename(old)
         temporary.rename(final)
         flush(parent)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(
@@ -80,13 +85,16 @@ def verify_checkpoint(folder: Path) -> None:
     for path in (folder / name for name in (*_files(), MANIFEST)):
         if path.is_symlink() or not path.is_file():
             raise CheckpointError(f"{path}: missing or a link; expected a file.")
+    manifest = _read_json(folder / MANIFEST)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
         expected = {name: (manifest[name]["bytes"], manifest[name]["sha256"]) for name in _files()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: unreadable ({error}).") from None
+    except (LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / MANIFEST}: unreadable ({error!r}); expected size and SHA-256 of each file."
+        ) from None
     for name, (size, digest) in expected.items():
-        path, found = folder / name, _fingerprint(folder / name)
+        path = folder / name
+        found = _fingerprint(path)
         if found != {"bytes": size, "sha256": digest}:
             raise CheckpointError(
                 f"{path}: {found['bytes']} bytes of SHA-256 {found['sha256'][:12]}... found; "
@@ -95,11 +103,20 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def checkpoints(parent: Path) -> list[Path]:
-    """Return the checkpoint folders under `parent`, newest first."""
+    """Return the checkpoint folders under `parent`, newest first; one of each step."""
     if not parent.is_dir():
         return []
-    found = [(int(m[1]), p) for p in parent.iterdir() if (m := _STEP.fullmatch(p.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    found: dict[int, Path] = {}
+    for path in sorted(parent.iterdir(), reverse=True):  # step-1.old comes before step-1
+        if (step := step_of(path)) is not None and not path.is_symlink():
+            found[step] = path
+    return [found[step] for step in sorted(found, reverse=True)]
+
+
+def step_of(folder: Path) -> int | None:
+    """Return the step that the name of a checkpoint says, or None for another folder."""
+    match = _STEP.fullmatch(folder.name)
+    return int(match[1]) if match else None
 
 
 def newest_valid(parent: Path) -> tuple[Path, list[str]]:
@@ -134,15 +151,27 @@ def set_aside(folder: Path) -> Path:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return `state.json` of a verified checkpoint."""
-    state = json.loads((folder / STATE).read_text())
-    assert isinstance(state, dict)
+    """Return `state.json` of a verified checkpoint.
+
+    Raises:
+        CheckpointError: If it is no JSON object, or of another step than the folder's name says.
+    """
+    state = _read_json(folder / STATE)
+    if state.get("step") != step_of(folder):
+        raise CheckpointError(
+            f"{folder}: holds step {state.get('step')!r}; expected the step in its name. Give it "
+            "back the name it was written with, or move it away."
+        )
     return state
 
 
 def read_optim(folder: Path) -> dict[str, Tensor]:
-    """Return the optimizers' state of a verified checkpoint, on the CPU."""
-    return load_file(folder / OPTIM)
+    """Return the optimizers' state of a verified checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: If it is no safetensors file.
+    """
+    return _load(folder / OPTIM)
 
 
 def read_model(folder: Path, config: ModelConfig, device: torch.device | str = "cpu") -> GPT:
@@ -158,7 +187,9 @@ def read_model(folder: Path, config: ModelConfig, device: torch.device | str = "
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     try:
         with safe_open(folder / MODEL, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = {name: part.get_dtype() for name, part in slices.items()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / MODEL}: unreadable ({error}).") from None
     if odd := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
@@ -167,19 +198,37 @@ def read_model(folder: Path, config: ModelConfig, device: torch.device | str = "
             f"{folder / MODEL}: {name} of shape {found.get(name)} found; expected "
             f"{expected.get(name)}: the weights are of another model config."
         )
-    model.load_state_dict(load_file(folder / MODEL), assign=True)
+    if odd := sorted(name for name, dtype in dtypes.items() if dtype != _WEIGHTS_ARE):
+        raise CheckpointError(
+            f"{folder / MODEL}: {odd[0]} of dtype {dtypes[odd[0]]} found; expected {_WEIGHTS_ARE}, "
+            "as runs write it."
+        )
+    model.load_state_dict(_load(folder / MODEL), assign=True)
     return model.to(device)
-
-
-def prune(parent: Path, *, keep: int, best: Path | None) -> None:
-    """Remove all but the `keep` newest checkpoints and the best one."""
-    for folder in checkpoints(parent)[keep:]:
-        if folder != best:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _files() -> Iterator[str]:
     yield from (MODEL, OPTIM, STATE)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error}).") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of an honest size."""
+    try:
+        if (size := path.stat().st_size) > _JSON_BYTES:
+            raise ValueError(f"{size} bytes found, expected at most {_JSON_BYTES}")
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("expected a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error}).") from None
+    return content
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

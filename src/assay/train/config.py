@@ -24,12 +24,18 @@ class TrainConfig(Config):
     """Sequences in a step."""
     micro_batches: PositiveInt = 1
     """Pieces a batch is cut into to save memory; divides batch_size."""
+    exact_rows: PositiveInt | None = None
+    """Exact mode: sequences whose gradient is computed at once. Such grains are summed in a fixed
+    tree, so that every number of micro_batches gives the same bits. Null: fast mode."""
     optimizer: OptimizerConfig = MuonConfig()
     """What turns gradients into updates."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate goes over the steps."""
     clip_norm: PositiveFloat | None = 1.0
     """Bound on the norm of all gradients together. Null: none."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What follows a loss or gradient that is not finite: the end, or no update in that step; after
+    10 skipped steps in a row the end all the same."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast over float32 weights. Auto: bf16 on a CUDA device that has it, else fp32,
     unless a timing at the start of a long run on a CPU finds bf16 faster."""
@@ -58,6 +64,12 @@ class TrainConfig(Config):
             raise ValueError(
                 f"micro_batches: {self.micro_batches} found; expected a divisor of batch_size = "
                 f"{self.batch_size}."
+            )
+        rows = self.batch_size // self.micro_batches
+        if self.exact_rows and rows % self.exact_rows:
+            raise ValueError(
+                f"exact_rows: {self.exact_rows} found; expected a divisor of the sequences of a "
+                f"micro-batch, batch_size / micro_batches = {rows}."
             )
         return self
 

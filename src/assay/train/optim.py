@@ -62,20 +62,29 @@ class Optimizers:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state that `state` returned.
+        """Take over a state that `state` returned, empty before the first update.
 
         Raises:
-            CheckpointError: If it is of other parameters.
+            CheckpointError: If it is of other parameters, or its tensors of other shapes.
         """
-        owners = {self.names[parameter]: (opt, parameter) for opt, parameter in self._owners()}
-        if state and (odd := {key.rpartition("/")[0] for key in state} ^ owners.keys()):
+        owners = {
+            f"{self.names[parameter]}/{quantity}": (optimizer, parameter, like)
+            for optimizer, parameter in self._owners()
+            for quantity, like in _state_like(optimizer, parameter).items()
+        }
+        if state and (odd := state.keys() ^ owners.keys()):
             raise CheckpointError(
                 f"optim.safetensors: {min(odd)!r} is either in the file or in the optimizer of "
                 "this config, not in both; the checkpoint is of another config."
             )
         for key, value in state.items():
-            name, _, quantity = key.rpartition("/")
-            optimizer, parameter = owners[name]
+            optimizer, parameter, like = owners[key]
+            if (value.shape, value.dtype) != (like.shape, like.dtype):
+                raise CheckpointError(
+                    f"optim.safetensors: {key} of shape {tuple(value.shape)} and {value.dtype} "
+                    f"found; expected {tuple(like.shape)} and {like.dtype}."
+                )
+            quantity = key.rpartition("/")[2]
             optimizer.state[parameter][quantity] = value.to(parameter.device)
 
     def _owners(self) -> Iterator[tuple[Optimizer, nn.Parameter]]:
@@ -83,6 +92,13 @@ class Optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     yield optimizer, parameter
+
+
+def _state_like(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Return tensors like those an optimizer keeps of a parameter once it has updated it."""
+    if isinstance(optimizer, Muon):
+        return {"momentum_buffer": parameter}
+    return {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
 
 
 def step_all(models: Sequence[Optimizers], factors: Sequence[float]) -> None:

@@ -1,21 +1,107 @@
-"""Where a number stopped being finite."""
+"""Where a number stopped being finite, and whether it does so again."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from assay.nn.model import GPT
+from assay.train.gradients import backward, dropout_seed, pieces_of
+from assay.train.plan import Plan
 
 
-def first_bad_layer(model: GPT, tokens: Int[Tensor, "B T"]) -> str:
-    """Return the first layer of a forward pass whose output is not finite, or what it could be."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is known of a step whose loss or gradient was not finite.
+
+    Attributes:
+        message: Step, value, layer, sequence of the batch, and what to do.
+        loss_nats: Of a second computation.
+        grad_norm: Of a second computation.
+    """
+
+    message: str
+    loss_nats: float
+    grad_norm: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the second computation was finite: the first one went wrong, not the model."""
+        return math.isfinite(self.loss_nats) and math.isfinite(self.grad_norm)
+
+
+def gradient_norm(model: nn.Module) -> Float[Tensor, ""]:
+    """Return the L2 norm of all gradients."""
+    return nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+
+
+def examine(
+    model: GPT, batch: Int[Tensor, "B T1"], plan: Plan, found: tuple[int, float, float]
+) -> Trouble:
+    """Say where a step, loss and gradient norm that are not finite come from, and compute again.
+
+    The second computation reads the same weights, tokens and random numbers, so on a sound machine
+    it ends as the first did. Its gradients are left in the parameters.
+    """
+    step, loss, grad_norm = found
+    if math.isfinite(loss):
+        what, where = f"gradient norm {grad_norm}", last_bad_gradient(model)
+    else:
+        what, where = f"loss {loss}", _bad_place(model, batch, plan, step)
+    model.zero_grad()
+    total = backward(model, batch, plan, step)
+    again, norm_again = torch.stack((total, gradient_norm(model))).tolist()
+    if math.isfinite(again) and math.isfinite(norm_again):
+        verdict = (
+            f"A second computation of the step gave loss {again:.4f} and gradient norm "
+            f"{norm_again:.4g}: the first went wrong, and the cause is the machine (memory, "
+            "processor, heat), not the model or its data. Test the machine before you trust it; "
+            "assay resume goes on."
+        )
+    else:
+        verdict = (
+            "A second computation came to the same, so the cause is the model or its data, not the "
+            "machine. Lower train.optimizer.lr, lengthen the warm-up, or look at model.norm and "
+            f"model.init; assay data show RUN --step {step} prints the batch."
+        )
+    message = (
+        f"step {step}: {what} found, expected a finite number; it arises in {where}. The update "
+        f"was not made and the weights are those of the step before. {verdict}"
+    )
+    return Trouble(message, again, norm_again)
+
+
+def _bad_place(model: GPT, batch: Tensor, plan: Plan, step: int) -> str:
+    """Return the first bad layer of the first bad piece, and the sequence of the batch it is in."""
+    first = 0
+    for index, piece in enumerate(pieces_of(batch, plan)):
+        with dropout_seed(plan, step, index), plan.precision(), plan.uncompiled():
+            found, row = first_bad_output(model, piece[:, :-1])
+        if row is not None:
+            return f"{found}, in row {first + row} of the batch"
+        first += len(piece)
+    return found
+
+
+def first_bad_output(model: GPT, tokens: Int[Tensor, "B T"]) -> tuple[str, int | None]:
+    """Return the first layer of a forward pass whose output is not finite, and in which sequence.
+
+    Bad weights are named before any layer. Where every output is finite, what is left is said, and
+    the sequence is None.
+    """
     if name := first_bad_weight(model):
-        return f"the weights: {name} is already not finite"
-    found: list[str] = []
+        return f"the weights: {name} is already not finite", None
+    found: list[tuple[str, int]] = []
 
     def look(name: str, output: object) -> None:
         if not found and isinstance(output, Tensor) and not output.isfinite().all():
-            found.append(name)
+            row = 0
+            if output.shape[0] == tokens.shape[0]:
+                row = int((~output.isfinite()).flatten(1).any(1).nonzero()[0])
+            found.append((name, row))
 
     handles = [
         module.register_forward_hook(lambda _m, _i, output, name=name: look(name, output))
@@ -28,7 +114,10 @@ def first_bad_layer(model: GPT, tokens: Int[Tensor, "B T"]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return f"the output of {found[0]}" if found else "the logits or the loss, after the last layer"
+    if found:
+        name, row = found[0]
+        return f"the output of {name}", row
+    return "the logits or the loss, after the last layer", None
 
 
 def last_bad_gradient(model: GPT) -> str:
@@ -47,3 +136,8 @@ def first_bad_weight(model: nn.Module) -> str | None:
         if not parameter.isfinite().all():
             return name
     return None
+
+
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether no tensor holds a NaN or an infinity."""
+    return all(bool(value.isfinite().all()) for value in tensors.values())

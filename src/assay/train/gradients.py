@@ -1,0 +1,92 @@
+"""The gradients of one step's batch, in fast and in exact mode.
+
+Fast mode adds up micro-batches as they come. Exact mode gives the same bits for every number of
+micro-batches: see `train/exact.py`.
+
+Shapes: B sequences, T1 = T + 1 tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from assay.nn.init import stream_seed
+from assay.nn.loss import next_token_loss
+from assay.nn.model import GPT
+from assay.train.exact import TreeSum
+from assay.train.plan import Plan
+
+
+def backward(model: GPT, batch: Int[Tensor, "B T1"], plan: Plan, step: int) -> Float[Tensor, ""]:
+    """Leave the gradients of the mean loss over the batch in the parameters; return that loss."""
+    if plan.config.exact_rows is None:
+        return _as_they_come(model, batch, plan, step)
+    return _in_a_tree(model, batch, plan, step)
+
+
+def pieces_of(batch: Int[Tensor, "B T1"], plan: Plan) -> tuple[Tensor, ...]:
+    """Return the parts of a batch that go through the model one after another."""
+    if plan.config.exact_rows is None:
+        return batch.chunk(plan.config.micro_batches)
+    return torch.split(batch, plan.config.exact_rows)
+
+
+def _as_they_come(model: GPT, batch: Tensor, plan: Plan, step: int) -> Tensor:
+    total = torch.zeros((), device=batch.device)
+    pieces = pieces_of(batch, plan)
+    for index, piece in enumerate(pieces):
+        total = total + _piece(model, piece, plan, (step, index), len(pieces))
+    return total
+
+
+def _in_a_tree(model: GPT, batch: Tensor, plan: Plan, step: int) -> Tensor:
+    tree = TreeSum()
+    grains = pieces_of(batch, plan)
+    for index, grain in enumerate(grains):
+        loss = _piece(model, grain, plan, (step, index), len(grains))
+        learning = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        tree.add([loss, *(parameter.grad for parameter in learning if parameter.grad is not None)])
+        model.zero_grad()
+    total, *gradients = tree.total()
+    for parameter, gradient in zip(learning, gradients, strict=True):
+        parameter.grad = gradient
+    return total
+
+
+def _piece(model: GPT, piece: Tensor, plan: Plan, place: tuple[int, int], pieces: int) -> Tensor:
+    """Add the gradients of one of so many pieces, at (step, index); return its part of the loss."""
+    with repeatable(plan), dropout_seed(plan, *place):
+        with plan.precision():
+            loss = next_token_loss(model, piece) / pieces
+        loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+@contextmanager
+def repeatable(plan: Plan) -> Iterator[None]:
+    """Make compiled code repeat its bits, which on several threads it does only when told to."""
+    if not plan.compiled:
+        yield
+        return
+    settings: Any = torch.utils.deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # it costs time, and helps only to find bugs
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = fill
+
+
+@contextmanager
+def dropout_seed(plan: Plan, step: int, micro_batch: int) -> Iterator[None]:
+    """Make what dropout draws a function of (seed, step, micro-batch); restore the generators."""
+    devices = [plan.device] if plan.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(stream_seed(plan.config.seed, f"dropout/{step}/{micro_batch}"))
+        yield

@@ -1,0 +1,155 @@
+"""Numbers that go wrong at some step: none of them reaches a checkpoint, and each is named."""
+
+import math
+import random
+
+import pytest
+from safetensors.torch import load_file
+from torture_run import config_of, text
+
+from assay.errors import DivergedError
+from assay.runs.metrics import read_rows
+from assay.runs.run import Run
+from assay.train.checkpoint import checkpoints, read_state
+
+__all__ = ["text"]  # the fixture
+STEPS, CHECKED_FROM = 48, 33  # a spike is judged against at least 32 steps
+FAULTS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "100x": 100.0}
+
+
+def create(text, number, **changes):
+    fields = {"train__steps": STEPS, "train__checkpoint_every": 10, "eval__every": 20} | changes
+    return Run.create(config_of(text, **fields), text.parent / f"run-{number}")
+
+
+def newest_state(run):
+    return read_state(checkpoints(run.folder.checkpoints)[0])
+
+
+def tensors_under(parent):
+    """Yield every tensor of every checkpoint, optimizers' included."""
+    for path in sorted(parent.rglob("*.safetensors")):
+        yield from load_file(path).values()
+
+
+def train_with_fault(run, name, factor, step):
+    """Multiply the gradient of one parameter at one step; return the error, if there was one."""
+    with run.at_work() as stretch:
+        parameter = stretch.parts.model.get_parameter(name)
+        parameter.register_hook(lambda g: g * factor if stretch.step + 1 == step else g)
+        for _ in stretch.go(lambda: False):
+            pass
+
+
+def train_with_rate(run, step, factor):
+    """Take one step at so many times the rate."""
+    with run.at_work() as stretch:
+        optimizers = stretch.parts.optimizers
+        usual = optimizers.parts
+        raised = tuple((optimizer, lr * factor) for optimizer, lr in usual)
+        if step == 1:
+            object.__setattr__(optimizers, "parts", raised)
+        for report in stretch.go(lambda: False):
+            chosen = raised if report.step + 1 == step else usual
+            object.__setattr__(optimizers, "parts", chosen)
+
+
+def all_finite_on_disk(run):
+    return all(value.isfinite().all() for value in tensors_under(run.folder.checkpoints))
+
+
+def kinds_at(run, step):
+    rows = read_rows(run.folder.path / "metrics.jsonl")
+    return {row["kind"] for row in rows if row["step"] == step} - {"train", "eval"}
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_gradient_that_is_no_number(text, load, record, policy):
+    draw, named, clean = random.Random(0), 0, 0
+    cases = [(fault, n) for fault in ("nan", "inf", "-inf") for n in range(load(1, 20))]
+    for number, (fault, _) in enumerate(cases):
+        run = create(text, number, train__on_nonfinite=policy)
+        with run.at_work() as stretch:
+            names = [name for name, _ in stretch.parts.model.named_parameters()]
+        step, name = draw.randint(2, STEPS), draw.choice(names)
+        if policy == "stop":
+            with pytest.raises(DivergedError) as caught:
+                train_with_fault(run, name, FAULTS[fault], step)
+            said = str(caught.value)
+            assert newest_state(run)["step"] == step - 1
+        else:
+            train_with_fault(run, name, FAULTS[fault], step)
+            (row,) = (
+                r for r in read_rows(run.folder.path / "metrics.jsonl") if r["kind"] == "skip"
+            )
+            said = row["why"]
+            assert newest_state(run)["step"] == STEPS
+        named += f"step {step}: " in said and f"the gradient of {name}" in said
+        clean += all_finite_on_disk(run)
+    assert named == clean == len(cases)
+    record(
+        f"faults-{policy}",
+        f"{len(cases)} runs, {policy}: nan, inf or -inf in one gradient at a random step",
+        f"{named} named step and layer, {clean} of {len(cases)} without a trace in a checkpoint",
+    )
+
+
+def test_a_gradient_a_hundred_times_too_large_and_a_rate_a_thousand_times_too_high(
+    text, load, record
+):
+    """Finite numbers are no error; that they stand out is a row of metrics.jsonl."""
+    draw, n = random.Random(1), load(2, 20)
+    gradients = rates = clean = 0
+    for number in range(n):
+        step = draw.randint(CHECKED_FROM, STEPS - 1)
+        run = create(text, f"gradient-{number}")
+        train_with_fault(run, "embed.weight", 100.0, step)
+        gradients += "spike" in kinds_at(run, step)
+        clean += all_finite_on_disk(run)
+        run = create(text, f"rate-{number}")
+        try:
+            train_with_rate(run, step, 1000.0)
+            rates += "spike" in kinds_at(run, step + 1)
+        except DivergedError as error:
+            rates += f"step {step + 1}: " in str(error)
+        clean += all_finite_on_disk(run)
+    assert (gradients, rates, clean) == (n, n, 2 * n)
+    record(
+        "faults-finite",
+        f"{n} runs with a gradient 100 times too large, {n} with 1,000 times the rate, in one step",
+        f"{gradients} and {rates} recorded at their step, {clean} of {2 * n} without a NaN in a "
+        "checkpoint",
+    )
+
+
+def test_a_computation_that_goes_wrong_once_is_told_from_a_bad_model(text, load, record):
+    """As a flipped bit in a register would: the second computation of the step is sound."""
+    draw, n = random.Random(2), load(1, 20)
+    sound = create(text, "sound", train__on_nonfinite="skip")
+    for _ in sound.train():
+        pass
+    expected = [value.numpy().tobytes() for value in tensors_under(sound.folder.checkpoints)]
+    told = same = 0
+    for number in range(n):
+        run = create(text, number, train__on_nonfinite="skip")
+        step, visits = draw.randint(2, STEPS), []
+        with run.at_work() as stretch:
+
+            def once(gradient):
+                if stretch.step + 1 == step and not visits:  # noqa: B023
+                    visits.append(step)  # noqa: B023
+                    return gradient * math.inf
+                return gradient
+
+            stretch.parts.model.embed.weight.register_hook(once)
+            for _ in stretch.go(lambda: False):
+                pass
+        told += kinds_at(run, step) == {"recomputed"}
+        found = [value.numpy().tobytes() for value in tensors_under(run.folder.checkpoints)]
+        same += found == expected
+    assert told == same == n
+    record(
+        "faults-hardware",
+        f"{n} runs with an infinity in the first of two computations of a step",
+        f"{told} told from a fault of model or data, {same} of {n} end in the bits of a sound run",
+    )
