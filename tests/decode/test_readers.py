@@ -44,6 +44,29 @@ def test_a_row_alone_has_the_same_bits_as_in_company(native, rows, n, seed):
             assert torch.equal(found[0], expected[p * n])
 
 
+@settings(max_examples=5)
+@given(rows=prompts, n=st.integers(1, 2), use_cache=st.booleans())
+def test_with_pytorch_a_row_has_the_same_bits_in_company_where_it_is_to_be_exact(
+    rows, n, use_cache
+):
+    options = {"reader": "torch", "exact": True, "use_cache": use_cache, "max_new_tokens": 4}
+    together, steps = run_of(rows=rows, n_samples=n, **options)
+    for p, prompt in enumerate(rows):
+        alone, own = run_of(rows=[prompt], first_prompt=p, **options)
+        assert alone.generated[0] == together.generated[p * n]
+        for (_, found), (_, expected) in zip(own, steps, strict=True):
+            assert torch.equal(found[0], expected[p * n])
+
+
+def test_with_pytorch_a_row_reads_the_same_side_by_side_and_apart_to_rounding():
+    """The last bits differ, or the test above would say nothing."""
+    rows = [[number % VOCAB, 5, 7] for number in range(11)]
+    apart, _ = run_of(rows=rows, reader="torch", exact=True)
+    beside, _ = run_of(rows=rows, reader="torch")
+    torch.testing.assert_close(apart.logits, beside.logits, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(apart.logits, beside.logits)
+
+
 @settings(max_examples=15)
 @given(rows=prompts, lookup=st.integers(1, 9), penalty=st.sampled_from([1.0, 1.3]))
 def test_drafts_change_neither_a_token_nor_a_bit(native, rows, lookup, penalty):

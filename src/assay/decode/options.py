@@ -35,6 +35,9 @@ class GenerateOptions(Config):
     """Tokens drafted from the text itself and checked in one pass; the text is the same."""
     reader: Literal["auto", "native", "torch"] = "auto"
     """The C++ kernels, PyTorch, or the kernels where they can read the model."""
+    exact: bool = False
+    """Whether a row has the same bits in any company where PyTorch reads too: it then reads row by
+    row, which is slower. With the kernels it always has."""
 
 
 @final

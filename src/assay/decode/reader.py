@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from assay.decode.aligned import AlignedReader
+from assay.decode.apart import ApartReader
 from assay.decode.build import kernels
 from assay.decode.describe import unsupported
 from assay.decode.options import Extent, GenerateOptions
@@ -58,6 +59,8 @@ def open_reader(model: GPT, prompts: Sequence[Sequence[int]], options: GenerateO
     _check_not_needed(why_not, options)
     if options.weights in ("bf16", "int8"):
         model = rounded(model, options.weights)
+    if options.exact:
+        return ApartReader(model, prompts, options)
     return AlignedReader(model, prompts, extent, use_cache=options.use_cache)
 
 

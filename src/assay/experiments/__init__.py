@@ -1,0 +1,1 @@
+"""Claims put to the test: arms paired by seed, intervals, verdicts, reports."""
