@@ -1,0 +1,118 @@
+"""What is compared with what: arms that differ in named fields, under the same seeds."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from assay.config import RunConfig
+from assay.errors import ConfigError
+from assay.schema import Config, override
+
+_OWN = "train.seed"  # differs between the runs of one arm, by design
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One side of a comparison.
+
+    Attributes:
+        name: As a user types it: `model.norm=rms`.
+        changes: Dotted fields and their values, laid upon the base: what is compared.
+        besides: Fields set beside them, to match arms in size or cost or to tune a rate. A
+            comparison with any is not controlled, and says so.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    besides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def grid(fields: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
+    """Return an arm for each combination of values; the first of each field make the first arm."""
+    combined = itertools.product(*fields.values())
+    return tuple(
+        Arm(" ".join(f"{field}={shown(v)}" for field, v in changes.items()), changes)
+        for changes in (dict(zip(fields, values, strict=True)) for values in combined)
+    )
+
+
+def shown(value: object) -> str:
+    """Return a value as it is typed behind FIELD=."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {shown(v)}" for name, v in value.items()) + "}"
+    return str(value)
+
+
+def fields_that_differ(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """Return every dotted field with another value in `other`, and both values.
+
+    A field that only one of them has, since only its variant does, stands beside None.
+    """
+    first, second = dict(_flat(one.model_dump())), dict(_flat(other.model_dump()))
+    return {
+        name: (first.get(name), second.get(name))
+        for name in {**first, **second}
+        if first.get(name) != second.get(name) or (name in first) != (name in second)
+    }
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+@final
+class Design:
+    """Arms upon a base, each to be run under every seed; the first arm is what others are held to.
+
+    Attributes:
+        base: The config that arms change.
+        arms: At least two, no two of one config.
+        seeds: At least two, all different.
+    """
+
+    def __init__(self, base: RunConfig, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+        """Check that there is something to compare.
+
+        Raises:
+            ConfigError: With the first thing that is wrong.
+        """
+        self.base, self.arms, self.seeds = base, tuple(arms), tuple(seeds)
+        self._check_seeds()
+        self._check_arms()
+
+    def config(self, arm: Arm, seed: int) -> RunConfig:
+        """Return the config of one run."""
+        return override(self.base, {**arm.changes, **arm.besides, _OWN: seed})
+
+    def _check_seeds(self) -> None:
+        if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < 2:
+            raise ConfigError(
+                f"seeds: {list(self.seeds)} found; expected at least 2, all different: one run of "
+                "each arm says nothing of the next."
+            )
+
+    def _check_arms(self) -> None:
+        if len(self.arms) < 2:
+            raise ConfigError(
+                f"arms: {len(self.arms)} found; expected at least 2, such as model.norm=layer,rms."
+            )
+        seen: dict[RunConfig, Arm] = {}
+        for arm in self.arms:
+            if _OWN in arm.changes:
+                raise ConfigError(f"{_OWN}: found in arm {arm.name!r}; seeds are given by --seeds.")
+            config = self.config(arm, 0)
+            if config in seen:
+                raise ConfigError(
+                    f"arms {seen[config].name!r} and {arm.name!r} are one config; expected arms "
+                    "that differ. Leave one of them out."
+                )
+            seen[config] = arm

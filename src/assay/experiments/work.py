@@ -1,0 +1,129 @@
+"""Workers: processes that take cells from the table of jobs and run them, one after another.
+
+Every worker computes on a fixed number of threads, so that the bits of a cell do not depend on how
+many workers there are.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from assay.config import RunConfig
+from assay.errors import AssayError, DivergedError
+from assay.experiments.jobs import ENDED, Job, Jobs, wait_a_moment
+from assay.runs.run import Run
+from assay.schema import decode
+
+_POLL_S = 0.2
+Told = Callable[[list[Job]], None]
+
+
+def run_all(
+    folder: Path,
+    keys: Sequence[str],
+    *,
+    workers: int,
+    threads: int = 1,
+    told: Told = lambda jobs: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Job]:
+    """Run the jobs of these keys that have not ended, and return all of them.
+
+    Args:
+        folder: Of the table of jobs.
+        keys: In the order in which they are to be taken.
+        workers: Processes.
+        threads: Of each.
+        told: Called with the jobs as they stand, several times a second.
+        stop: Asked as often; if true, each worker saves the run it is at, and the same call later
+            goes on from there.
+    """
+    jobs, keys = Jobs(folder), list(keys)
+    waiting = sum(job.state not in ENDED for job in jobs.all(keys))
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_work, args=(folder, keys, threads, os.getpid()))
+        for _ in range(min(workers, waiting))
+    ]
+    try:
+        for process in processes:
+            process.start()
+        while any(process.is_alive() for process in processes):
+            told(jobs.all(keys))
+            if stop():
+                break
+            time.sleep(_POLL_S)
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+        for process in processes:
+            process.join()
+    told(jobs.all(keys))
+    return jobs.all(keys)
+
+
+def _work(folder: Path, keys: list[str], threads: int, parent: int) -> None:
+    """Be a worker until every job has ended, an interrupt comes, or the parent is gone."""
+    torch.set_num_threads(threads)
+    interrupt = _Interrupt()
+    jobs = Jobs(folder)
+
+    def stop() -> bool:
+        return interrupt.came or os.getppid() != parent
+
+    while not stop():
+        with jobs.claimed(keys) as job:
+            if job is not None:
+                run_job(jobs, job, stop=stop)
+        if job is None:
+            if all(job.state in ENDED for job in jobs.all(keys)):
+                return
+            wait_a_moment()
+
+
+class _Interrupt:
+    """Whether the parent asked to stop. A Ctrl-C reaches every process; the parent answers it."""
+
+    def __init__(self) -> None:
+        self.came = False
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+
+
+def run_job(jobs: Jobs, job: Job, *, stop: Callable[[], bool] = lambda: False) -> None:
+    """Run one job that this process holds, from wherever it stands, and write down how it ended.
+
+    A run that diverges is a result. Any other failure is written down too, and costs no other job.
+    """
+    began = time.monotonic()
+    try:
+        run = _run_of(jobs, job)
+        if "result" not in run.folder.read_manifest():
+            for _ in run.train(stop=stop):
+                pass
+        if "result" in run.folder.read_manifest():
+            jobs.end(job.key, "done", elapsed_s=time.monotonic() - began)
+    except DivergedError as error:
+        jobs.end(job.key, "diverged", elapsed_s=time.monotonic() - began, error=str(error))
+    except (AssayError, OSError, RuntimeError, MemoryError) as error:
+        jobs.end(job.key, "failed", error=f"{type(error).__name__}: {error}")
+
+
+def _run_of(jobs: Jobs, job: Job) -> Run:
+    path = jobs.cells / job.key
+    if (path / "config.json").is_file():
+        return Run.open(path)
+    shutil.rmtree(path, ignore_errors=True)  # a worker was killed while it made the folder
+    config = RunConfig.model_validate_json(job.config)
+    return Run.create(decode(RunConfig, config.model_dump()), path)

@@ -1,0 +1,182 @@
+"""Jobs, the workers that take them, and what a kill leaves behind."""
+
+import os
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from assay.config import RunConfig
+from assay.errors import RunError
+from assay.experiments.cell import cell_key, code_sha256
+from assay.experiments.jobs import Jobs
+from assay.experiments.work import run_all, run_job
+from assay.runs.run import Run
+from assay.schema import override
+
+TEXT = "\n".join(f"{n} và {n + 1} là {2 * n + 1}." for n in range(60)) + "\n"
+FIELDS = {
+    "model.max_seq_len": 16,
+    "model.d_model": 16,
+    "model.n_layers": 1,
+    "data.tokenizer": "char",
+    "train.steps": 6,
+    "train.batch_size": 4,
+    "train.device": "cpu",
+    "eval.final_max_tokens": 64,
+}
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A folder for jobs, and a way to put runs of some seeds into its table."""
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("assay.engine.device._TIMED_S", 1e-9)
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
+
+
+def filled(lab, seeds, **changes):
+    jobs, keys = Jobs(lab / "lab"), []
+    for seed in seeds:
+        fields = {name.replace("__", "."): value for name, value in changes.items()}
+        own = {"data.text": str(lab / "text.txt"), "train.seed": seed}
+        config = override(RunConfig(), {**FIELDS, **own, **fields})
+        keys.append(cell_key(config, "data", "code"))
+        jobs.add(keys[-1], f"seed {seed}", config.model_dump_json())
+    return jobs, keys
+
+
+def states(jobs, keys):
+    found = {job.key: job.state for job in jobs.all(keys)}
+    return [found[key] for key in keys]
+
+
+def test_a_job_is_run_once_and_what_it_did_is_a_run_folder(lab):
+    jobs, keys = filled(lab, [0, 1])
+    for _ in keys:
+        with jobs.claimed(keys) as job:
+            run_job(jobs, job)
+    assert states(jobs, keys) == ["done", "done"]
+    with jobs.claimed(keys) as job:
+        assert job is None
+    assert "result" in Run.open(jobs.cells / keys[0]).folder.read_manifest()
+    filled(lab, [0, 1])  # the same again
+    assert states(jobs, keys) == ["done", "done"]
+
+
+def test_a_job_that_is_held_is_not_given_to_another(lab):
+    jobs, keys = filled(lab, [0, 1])
+    with jobs.claimed(keys) as first, Jobs(lab / "lab").claimed(keys) as second:
+        assert {first.key, second.key} == set(keys)
+        with jobs.claimed(keys) as third:
+            assert third is None
+    with jobs.claimed(keys) as again:  # let go without an end
+        assert again.key == keys[0]
+        assert again.state == "running"
+
+
+def test_a_run_that_diverges_is_a_result_and_one_that_fails_costs_no_other(lab):
+    jobs, good = filled(lab, [0])
+    _, bad = filled(lab, [1], data__text=str(lab / "nothing.txt"))
+    _, wild = filled(
+        lab, [2], model__norm="none", train__optimizer__lr=1e30, train__schedule="constant"
+    )
+    keys = [*bad, *wild, *good]
+    for _ in keys:
+        with jobs.claimed(keys) as job:
+            run_job(jobs, job)
+    assert states(jobs, keys) == ["failed", "diverged", "done"]
+    found = {job.key: job.error for job in jobs.all(keys)}
+    assert "nothing.txt" in found[bad[0]]
+    assert found[wild[0]].startswith("step 2: loss")
+    jobs.add(bad[0], "", "")  # asked for again: tried again
+    assert states(jobs, keys) == ["waiting", "diverged", "done"]
+
+
+def test_a_folder_half_made_by_a_killed_worker_is_made_anew(lab):
+    jobs, keys = filled(lab, [0])
+    (jobs.cells / keys[0] / "tokenizer").mkdir(parents=True)
+    with jobs.claimed(keys) as job:
+        run_job(jobs, job)
+    assert states(jobs, keys) == ["done"]
+
+
+@pytest.mark.slow
+def test_workers_share_the_jobs_and_one_killed_costs_nothing(lab):
+    """One of the two processes is killed with SIGKILL on its way; the same call goes on."""
+    jobs, keys = filled(lab, range(4), train__steps=40)
+    killed = []
+
+    def kill_the_first_at_work(found):
+        running = [job for job in found if job.state == "running"]
+        if running and not killed and (jobs.cells / running[0].key / "metrics.jsonl").exists():
+            killed.append(running[0].key)
+            os.kill(_holder(jobs.cells / f"{running[0].key}.lock"), signal.SIGKILL)
+
+    run_all(lab / "lab", keys, workers=2, told=kill_the_first_at_work)
+    assert killed
+    run_all(lab / "lab", keys, workers=2)
+    assert states(jobs, keys) == ["done"] * 4
+    alone = Run.create(
+        override(RunConfig.model_validate_json(jobs.all(killed)[0].config), {}), lab / "alone"
+    )
+    for _ in alone.train():
+        pass
+    names = ("metrics.jsonl", "checkpoints/step-000040/model.safetensors")
+    for name in names:
+        assert (lab / "alone" / name).read_bytes() == (jobs.cells / killed[0] / name).read_bytes()
+
+
+def _holder(lock):
+    """The process that has the file open."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            open_files = {
+                os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")
+            }
+        except OSError:
+            continue
+        if str(lock) in open_files:
+            return int(pid)
+    raise AssertionError(f"nobody holds {lock}")
+
+
+@pytest.mark.slow
+def test_an_interrupt_saves_what_is_under_way(lab):
+    jobs, keys = filled(lab, [0], train__steps=5000, train__checkpoint_every=0)
+    began = time.monotonic()
+
+    def soon():
+        return (jobs.cells / keys[0] / "metrics.jsonl").exists() or time.monotonic() - began > 120
+
+    run_all(lab / "lab", keys, workers=1, stop=soon)
+    assert states(jobs, keys) == ["running"]
+    manifest = Run.open(jobs.cells / keys[0]).folder.read_manifest()
+    assert manifest["status"] == "interrupted"
+    assert manifest["stretches"][-1]["to_step"] < 5000
+
+
+def test_other_code_text_or_seed_is_another_cell():
+    config = RunConfig()
+    key = cell_key(config, "data", "code")
+    assert key != cell_key(override(config, {"train.seed": 1}), "data", "code")
+    assert key != cell_key(config, "other", "code")
+    assert key != cell_key(config, "data", "other")
+    assert len(code_sha256()) == 64
+
+
+@pytest.mark.parametrize("content", [b"not a table", b""])
+def test_a_file_that_is_no_table_is_one_sentence(tmp_path, content):
+    (tmp_path / "jobs.sqlite").write_bytes(content)
+    if content:
+        with pytest.raises(RunError, match=r"jobs\.sqlite: file is not a database; expected a tab"):
+            Jobs(tmp_path)
+    else:
+        assert Jobs(tmp_path).all([]) == []
+    (tmp_path / "other").mkdir()
+    with sqlite3.connect(tmp_path / "other" / "jobs.sqlite") as table:
+        table.execute("CREATE TABLE jobs (key TEXT)")
+    with pytest.raises(RunError, match="no such column"):
+        Jobs(tmp_path / "other")
