@@ -16,6 +16,7 @@ LAYERS = [
     {"config"},
     {"engine", "evaluate"},
     {"runs"},
+    {"checks"},
     {"experiments"},
     {"cli", "web"},
     {"__init__", "__main__"},

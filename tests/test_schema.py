@@ -16,7 +16,7 @@ from assay.nn.mlp import MLPS
 from assay.nn.model import ModelConfig
 from assay.nn.norm import NORMS, RMSNormConfig
 from assay.nn.position import POSITIONS
-from assay.schema import config_hash, decode, field_paths, merge, override
+from assay.schema import Config, config_hash, decode, field_paths, merge, override
 
 GOLDEN = Path(__file__).parent / "golden" / "config_hashes.json"
 
@@ -77,7 +77,10 @@ MISTAKES = [
     ({"modle.d_model": 2}, r"^modle: unknown field\. Did you mean 'model'\?$"),
     ({"model.n_heads": 2}, r"^model\.n_heads: unknown .* Did you mean 'model\.mixer\.n_heads'\?$"),
     ({"eps": 1.0}, r"^eps: unknown field\. Did you mean 'model\.norm\.eps'\?$"),
-    ({"zzzzzz": 1}, r"^zzzzzz: unknown field\.$"),
+    (
+        {"zzzzzz": 1},
+        r"^zzzzzz: unknown field; expected one of: model, data, train, eval, sampling\.$",
+    ),
     ({"": 1}, r"unknown field"),
     ({"model.": 1}, r"^model\.: unknown field"),
     ({"model.norm": "rmsnorm"}, r"^model\.norm: unknown kind 'rmsnorm'; .* Did you mean 'rms'\?$"),
@@ -95,12 +98,16 @@ MISTAKES = [
     ({"model.n_layers": True}, r"^model\.n_layers: True found; .* valid integer\.$"),
     ({"model.n_layers": 0}, r"^model\.n_layers: 0 found; .* greater than 0\.$"),
     ({"model.n_layers": 1.5}, r"^model\.n_layers: 1\.5 found; .* valid integer\.$"),
-    ({"model.d_model": 10**400}, r"^model\.d_model: 10+ found; .* less than 2147483648\.$"),
+    ({"model.d_model": 10**400}, r"^model\.d_model: 10+ found; .* at most 9223372036854775807\.$"),
+    ({"model.d_model": 2**31}, r"^model\.d_model: 2147483648 found; .* less than 2147483648\.$"),
     ({"model.norm.eps": 10**400}, r"^model\.norm\.eps: 10+ found; "),
     ({"model.bias": 1}, r"^model\.bias: 1 found; .* valid boolean\.$"),
     ({"model.dropout": 1.0}, r"^model\.dropout: 1\.0 found; .* less than 1\.$"),
     ({"model": None}, r"^model: None found; "),
-    ({"model.n_layers.x": 1}, r"^model\.n_layers\.x: 'n_layers' holds 4, which has no fields\.$"),
+    (
+        {"model.n_layers.x": 1},
+        r"^model\.n_layers\.x: 'n_layers' holds 4, which has no fields; expected a value",
+    ),
     (
         {"model.mixer.n_heads": 7},
         r"^model\.mixer\.n_heads: 7 .* divisor of d_model = 128\.$",
@@ -293,3 +300,53 @@ def test_a_garbage_tree_is_a_config_error_and_nothing_else(tree):
     except ConfigError:
         return
     assert decode(RunConfig, config.model_dump()) == config
+
+
+def test_a_value_given_is_not_changed_by_the_changes_after_it():
+    norm = {"kind": "rms"}
+    config = override(RunConfig(), {"model.norm": norm, "model.norm.eps": 1e-3})
+    assert config.model.norm == RMSNormConfig(eps=1e-3)
+    assert norm == {"kind": "rms"}
+
+
+class Pair(Config):
+    pair: tuple[int, float] = (0, 0.0)
+
+
+def test_a_tuple_too_short_is_refused_at_the_place_it_ends():
+    with pytest.raises(ConfigError, match=r"^pair\.1: nothing found; expected a value"):
+        decode(Pair, {"pair": (1,)})
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            {"model": {"n_layers": 2**63}},
+            r"^model\.n_layers: 9223372036854775808 found; .* at most",
+        ),
+        ({"train": {"steps": 16**5000}}, r"^train\.steps: int too large to show found"),
+        ({"data": {"text": ["a"] * 40_000}}, r"^data\.text: over 32768 values found; .* a folder"),
+        ({f"f{n}": 0 for n in range(40_000)}, r"^'': over 32768 values found"),
+        ({"": {"": 1}}, r"^'': unknown field; expected one of: model, data"),
+        ({"model": {"norm": "x" * 10_000}}, r"^model\.norm: unknown kind 'x{499}\.\.\.; expected"),
+        ({"model": {"logit_scale": []}}, r"^model\.logit_scale: \[\] found; "),
+        (
+            {"model": {"norm": {"kind": "none", "eps": 1.0}}},
+            r"norm=none; expected model\.norm to be",
+        ),
+    ],
+)
+def test_what_no_config_comes_near_is_refused_in_a_short_sentence(data, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        decode(RunConfig, data)
+    assert len(str(caught.value)) < 1200
+    assert "\n" not in str(caught.value)
+
+
+def test_nesting_without_end_is_refused():
+    tree = {}
+    for _ in range(100_000):
+        tree = {"model": tree}
+    with pytest.raises(ConfigError, match="over 16 levels found"):
+        decode(RunConfig, tree)

@@ -1,9 +1,25 @@
-"""Putting files on the disk for good, and telling whether they are still what they were."""
+"""Putting files on the disk for good, and reading files that a stranger may have written.
+
+What is read here is of a bounded size, an ordinary file, and parsed without running anything.
+"""
 
 import hashlib
+import json
+import math
 import os
+import re
+import stat
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+MARKS = 1 << 18
+"""Most commas, colons and brackets in a JSON file: each costs up to 90 bytes of memory."""
+HEADER_BYTES = 1 << 21
+"""Largest header of a stranger's safetensors file: 1,000 layers take half; a tensor costs a KB."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def flush(path: Path) -> None:
@@ -21,3 +37,133 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of an ordinary file; a pipe or a device would be waited for without end.
+
+    Raises:
+        OSError: If there is none, or it may not be looked at.
+        ValueError: If it is not an ordinary file.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("a folder, a pipe or a device found; expected an ordinary file")
+    return found.st_size
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return the content of an ordinary file of at most `limit` bytes.
+
+    Raises:
+        OSError, ValueError: As `size_of` does, or if the file is larger.
+    """
+    size = size_of(path)
+    if size > limit:
+        raise ValueError(f"{size} bytes found; expected at most {limit}")
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def read_json(path: Path, limit: int, *, finite: bool = True) -> dict[str, Any]:
+    """Return the JSON object in a file of at most `limit` bytes.
+
+    Refused, beside what is no JSON: a name twice in one object (readers differ in which they
+    take), what UTF-8 cannot hold, endless nesting, and more than `MARKS` values.
+
+    Args:
+        path: The file.
+        limit: In bytes.
+        finite: Whether NaN and infinities, which JSON does not have and Python writes, are refused.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If its content will not do, with what was found and what is expected.
+    """
+    return parse_json(read_bytes(path, limit), marks=MARKS, finite=finite)
+
+
+def parse_json(content: bytes, *, marks: int, finite: bool = True) -> dict[str, Any]:
+    """Return the JSON object that `content` spells; see `read_json`.
+
+    Raises:
+        ValueError: If it spells none, or has more than `marks` commas, colons and brackets.
+    """
+    if (found := sum(map(content.count, (b",", b":", b"[", b"{")))) > marks:
+        raise ValueError(f"{found} commas, colons and brackets found; expected at most {marks}")
+    surrogates = _SURROGATE.search(content) is not None
+    number = _finite if finite else float
+    try:
+        data = json.loads(
+            content.decode(), object_pairs_hook=_unique, parse_constant=number, parse_float=number
+        )
+        if surrogates:
+            json.dumps(data, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested without end; expected a few levels") from None
+    except UnicodeError as error:  # whose own words quote the whole content
+        start = getattr(error, "start", 0)
+        raise ValueError(f"no UTF-8 at place {start}; expected UTF-8 throughout") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{type(data).__name__} found; expected a JSON object")
+    return data
+
+
+def check_header(path: Path, most: int = HEADER_BYTES) -> int:
+    """Return the length of a safetensors file's header, which fits the file and is at most `most`.
+
+    The library checks all else, but would read a header of 100 MB into far more memory.
+
+    Raises:
+        OSError, ValueError: As `size_of` does, or if the length cannot be true or is too large.
+    """
+    size = size_of(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, most):
+        raise ValueError(
+            f"a header of {length} bytes announced in a file of {size}; expected one that fits, "
+            f"of at most {most}"
+        )
+    return length
+
+
+def leads_out(folder: Path, *, also: Iterable[Path] = ()) -> Path | None:
+    """Return the first thing in `folder` that is no file, no folder and no link to one inside it.
+
+    That is a link to what lies outside, which would be read or written in its place, a pipe, a
+    socket or a device. Links are not followed on the way.
+
+    Args:
+        folder: Searched with all below it.
+        also: Other folders to which a link may lead.
+    """
+    inside = [os.path.realpath(place) for place in (folder, *also)]
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(parent, name)
+            if not _stays(path, inside):
+                return Path(path)
+    return None
+
+
+def _stays(path: str, inside: Iterable[str]) -> bool:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        target = os.path.realpath(path)
+        return any(target.startswith(place.rstrip(os.sep) + os.sep) for place in inside)
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{twice[:80]!r} found twice in one object; expected it once")
+    return found
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:80]} found; expected a finite number")
+    return value

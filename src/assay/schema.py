@@ -21,6 +21,10 @@ C = TypeVar("C", bound="Config")
 Size = Annotated[int, Field(gt=0, lt=2**31)]
 """How many of something a tensor may hold along one dimension."""
 
+_MOST_VALUES, _MOST_LEVELS = 1 << 15, 16
+_LARGEST = 2**63 - 1
+_MOST_SHOWN = 500  # characters of a value or a name found, in an error
+
 
 class Config(BaseModel):
     """Frozen, closed to unknown fields; two configs are equal when their fields are."""
@@ -45,10 +49,25 @@ def decode(cls: type[C], data: Mapping[str, Any]) -> C:
     Raises:
         ConfigError: With the dotted place of the first problem, what was found, what is allowed.
     """
+    _check_extent(data)
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error.errors(), cls, data)) from None
+        raise ConfigError(_sentence(error.errors(include_url=False), cls, data)) from None
+
+
+def shown(value: object) -> str:
+    """Return a value found as an error shows it: its `repr`, cut where that is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of over 4,300 digits; nesting
+        return f"{type(value).__name__} too large to show"
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """Return a text of somebody else as an error quotes it: its beginning, where it is long."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def override(config: C, changes: Mapping[str, Any]) -> C:
@@ -68,8 +87,11 @@ def override(config: C, changes: Mapping[str, Any]) -> C:
         for name in parents:
             child = kind_alone(node.get(name, {}))
             if not isinstance(child, dict):
-                raise ConfigError(f"{path}: {name!r} holds {child!r}, which has no fields.")
-            node[name] = child
+                raise ConfigError(
+                    f"{cut(path)}: {shown(name)} holds {shown(child)}, which has no fields; "
+                    "expected a value, not a field behind it."
+                )
+            node[name] = child = dict(child)  # the caller's own stays as it is
             node = child
         if leaf == "kind" and node.get("kind") != value:  # the old variant's fields do not follow
             node.clear()
@@ -135,33 +157,65 @@ def _configs_in(annotation: object) -> Iterator[type[Config]]:
         yield from _configs_in(argument)
 
 
+def _check_extent(data: Mapping[str, Any]) -> None:
+    """Refuse what no config comes near; each wrong value would cost a kilobyte to find wrong."""
+    waiting: list[tuple[object, int, str]] = [(data, 0, "")]
+    seen = 0
+    while waiting:
+        node, level, path = waiting.pop()
+        seen += 1
+        if level > _MOST_LEVELS:
+            raise ConfigError(f"{_named(path)}: over {_MOST_LEVELS} levels found; expected fewer.")
+        if isinstance(node, Mapping):
+            below = (
+                (value, f"{path}.{name}" if path else str(name)) for name, value in node.items()
+            )
+            waiting += ((value, level + 1, cut(name)) for value, name in below)
+        elif isinstance(node, list | tuple):
+            waiting += ((value, level + 1, path) for value in node)
+        elif isinstance(node, int) and abs(node) > _LARGEST:  # no tensor, file or float holds it
+            raise ConfigError(
+                f"{_named(path)}: {shown(node)} found; expected a whole number of at most "
+                f"{_LARGEST}."
+            )
+        if seen + len(waiting) > _MOST_VALUES:
+            raise ConfigError(
+                f"{_named(path)}: over {_MOST_VALUES} values found; expected fewer. Name a folder "
+                "or a glob, not each of its files."
+            )
+
+
+def _named(path: str) -> str:
+    return cut(path) or "''"
+
+
 def _sentence(problems: list[ErrorDetails], cls: type[Config], data: Mapping[str, Any]) -> str:
     """Say what is wrong at the place of the first problem."""
     problem = problems[0]
     where = _place(problem, data)
-    prefix = f"{where}: " if where else ""
+    prefix = f"{cut(where)}: " if where else ""
     if problem["type"] == "union_tag_invalid":
         found = problem["ctx"]["tag"]
         allowed = [name.strip("' ") for name in problem["ctx"]["expected_tags"].split(",")]
         expected = ", ".join(sorted(allowed))
-        return (
-            f"{prefix}unknown kind {found!r}; expected one of: {expected}.{_near(found, allowed)}"
-        )
+        near = _near(found, allowed)
+        return f"{prefix}unknown kind {shown(found)}; expected one of: {expected}.{near}"
     if problem["type"] in ("union_tag_not_found", "model_attributes_type"):
         return (
-            f"{prefix}{problem['input']!r} found; expected a kind, such as the name of a variant."
+            f"{prefix}{shown(problem['input'])} found; expected a kind, such as the name of a "
+            "variant."
         )
     if problem["type"] == "missing":
         return f"{prefix}nothing found; expected a value, such as {where}=VALUE."
     if problem["type"] == "extra_forbidden":
-        return f"{prefix}unknown field{_near_field(where, cls, data)}"
+        return f"{_named(where)}: unknown field{_near_field(where, cls, data)}"
     if problem["type"] == "value_error":  # our own validators write whole sentences
         message = problem["msg"].removeprefix("Value error, ")
         inner = f"{where}.{message.partition(':')[0]}"  # and may name a field inside this place
         return f"{where}.{message}" if inner in field_paths(cls) else f"{prefix}{message}"
     # A plain union, such as `none` or a number, has one problem a leg, all at the same place.
     legs = dict.fromkeys(p["msg"] for p in problems if _place(p, data) == where)
-    return f"{prefix}{problem['input']!r} found; {', or '.join(map(_uncapitalised, legs))}."
+    return f"{prefix}{shown(problem['input'])} found; {', or '.join(map(_uncapitalised, legs))}."
 
 
 def _uncapitalised(text: str) -> str:
@@ -169,25 +223,34 @@ def _uncapitalised(text: str) -> str:
 
 
 def _place(problem: ErrorDetails, data: Mapping[str, Any]) -> str:
-    return ".".join(_as_typed(problem["loc"], data))
+    missing = problem["type"] == "missing"
+    return ".".join(_as_typed(problem["loc"], data, missing=missing))
 
 
-def _as_typed(place: tuple[int | str, ...], data: Any) -> Iterator[str]:  # noqa: ANN401
+def _as_typed(
+    place: tuple[int | str, ...],
+    data: Any,  # noqa: ANN401
+    *,
+    missing: bool,
+) -> Iterator[str]:
     """Leave out the variant's `kind`, which pydantic puts into the place and no user types."""
     for part in place:
         if isinstance(data, str) and data == part:
             data = kind_alone(data)
             continue
-        if isinstance(data, Mapping) and part not in data and data.get("kind") == part:
+        if isinstance(data, Mapping):
+            if part not in data and (data.get("kind") == part or not missing):
+                continue  # or one leg of a plain union, such as `float` or `literal[...]`
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        else:
             continue
-        if not isinstance(data, Mapping | list | tuple):
-            continue  # one leg of a plain union, such as `float` or `literal[...]`
-        data = data.get(part) if isinstance(data, Mapping) else None
         yield str(part)
 
 
 def _near(found: str, allowed: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(found), list(allowed), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(cut(str(found)), list(allowed), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -196,12 +259,20 @@ def _near_field(where: str, cls: type[Config], data: Mapping[str, Any]) -> str:
     paths = list(field_paths(cls))
     parent, _, leaf = where.rpartition(".")
     if where in paths:  # of another variant
-        return f" with {parent}={_kind_at(parent, data)}."
+        having = ", ".join(_kinds_with(cls, where))
+        return f" with {parent}={_kind_at(parent, data)}; expected {parent} to be one of: {having}."
     same_name = [path for path in paths if path.rpartition(".")[2] == leaf]
     if same_name:
         return f". Did you mean {same_name[0]!r}?"
     beside = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == parent]
-    return "." + (_near(leaf, beside) or _near(where, paths))
+    near = _near(leaf, beside) or _near(where, paths)
+    return f".{near}" if near else f"; expected one of: {', '.join(beside)}."
+
+
+def _kinds_with(cls: type[Config], path: str) -> list[str]:
+    told: dict[str, dict[str, list[str]]] = {}
+    _collect(cls, "", "", told)
+    return [kind for kinds in told[path].values() for kind in kinds]
 
 
 def _kind_at(place: str, data: Any) -> str:  # noqa: ANN401

@@ -3,7 +3,8 @@ import signal
 
 import pytest
 
-from assay.cli.signals import Interrupts
+import assay.cli
+from assay.cli.signals import Interrupts, Stopped, Unwinding
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -14,7 +15,7 @@ def test_the_first_signal_is_noted_and_the_second_stops_at_once(number, capsys):
         os.kill(os.getpid(), number)
         assert interrupts.noted()
         assert interrupts.status == 128 + number
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == before
     assert "once more" in capsys.readouterr().err
@@ -28,3 +29,38 @@ def test_a_signal_that_is_ignored_stays_ignored():
             assert not interrupts.noted()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_where_nothing_is_to_be_saved_unwinds_with_its_status(number):
+    before = signal.getsignal(number)
+    with Unwinding() as unwinding:
+        with pytest.raises(Stopped) as caught:
+            os.kill(os.getpid(), number)
+        assert caught.value.status == unwinding.status == 128 + number
+    assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_does_not_unwind():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Unwinding():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("made_of_it", [RecursionError, ImportError, SystemExit])
+def test_a_signal_that_an_import_made_an_error_of_is_one_sentence(monkeypatch, capsys, made_of_it):
+    def swallowed():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Stopped:
+            raise made_of_it from None
+
+    monkeypatch.setattr(assay.cli, "_run_app", swallowed)
+    with pytest.raises(SystemExit) as ended:
+        assay.cli.main()
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "assay: interrupted.\n"

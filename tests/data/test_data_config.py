@@ -42,7 +42,9 @@ def test_a_fraction_that_leaves_a_side_empty_is_refused(fraction):
 
 
 def test_a_pattern_that_is_no_regular_expression_is_refused():
-    with pytest.raises(ConfigError, match=r"document_start: '\(' is not a regular expression"):
+    with pytest.raises(
+        ConfigError, match=r"document_start: '\(' found; expected a regular expression"
+    ):
         override(DataConfig(), {"document_start": "("})
 
 

@@ -13,8 +13,8 @@ from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.config import TrainConfig
 from assay.train.loop import StepReport, train
-from assay.train.plan import Plan
 from assay.train.optim import AdamWConfig, MuonConfig
+from assay.train.plan import Plan
 
 VOCAB, LENGTH, STEPS = 11, 8, 6
 EXACT = 1e-10  # float64: roundings of 1e-16, grown by Muon's 5e2 a step over at most twenty

@@ -45,8 +45,22 @@ def test_a_checkpoint_renamed_to_a_later_step_is_refused(text, tmp_path):
         Run.open(tmp_path / "one").load()
 
 
-def test_a_row_of_metrics_without_a_step_is_named(text, tmp_path):
+def test_rows_of_metrics_that_are_not_those_written_are_noted(text, tmp_path):
     run = stopped(config_of(text), tmp_path / "one")
-    (run.folder.path / "metrics.jsonl").write_text('{"kind": "train", "step": "1"}\n')
+    path = run.folder.path / "metrics.jsonl"
+    written = path.read_text()
+    for content in ('{"kind": "train", "step": "1"}\n', written.replace("1", "2", 1), ""):
+        path.write_text(content)
+        again = Run.open(tmp_path / "one")
+        finish(again, stop=lambda: True)
+        (note,) = again.notes
+        assert "metrics.jsonl: its rows up to step" in note
+        assert note in again.folder.read_manifest()["notes"]
+
+
+def test_a_row_of_metrics_without_a_step_among_the_others_is_named(text, tmp_path):
+    run = stopped(config_of(text), tmp_path / "one")
+    path = run.folder.path / "metrics.jsonl"
+    path.write_text('{"kind": "train", "step": "1"}\n' + path.read_text())
     with pytest.raises(RunError, match=r"metrics.jsonl, line 1"):
         finish(Run.open(tmp_path / "one"))

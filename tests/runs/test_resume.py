@@ -178,4 +178,4 @@ def test_metrics_that_are_gone_are_noted(tmp_path, text):
     (tmp_path / "run/metrics.jsonl").unlink()
     run = Run.open(tmp_path / "run")
     finish(run)
-    assert any("metrics.jsonl was missing" in note for note in run.folder.read_manifest()["notes"])
+    assert any("metrics.jsonl: its rows" in note for note in run.folder.read_manifest()["notes"])

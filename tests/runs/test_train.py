@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_run import TEXT, bits_of, config_of, finish, in_child, stopping_at
 
-from assay.errors import AssayError, DataError, DivergedError, RunError
+from assay.errors import DataError, DivergedError, RunError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints, read_state
@@ -267,10 +267,22 @@ def test_metrics_that_cannot_be_written_end_the_run_in_one_sentence(tmp_path, te
 def test_metrics_that_were_damaged_are_one_sentence(tmp_path, text):
     run = created(text, tmp_path)
     finish(run, stop=stopping_at(3))
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write("\0\0\0\0\n")
-    with pytest.raises(AssayError, match=r"metrics\.jsonl"):
+    path = tmp_path / "run" / "metrics.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text(first + "\0\0\0\0\n" + "".join(rest))
+    with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: not a row of metrics"):
         finish(run)
+
+
+def test_what_a_power_cut_left_after_the_last_saved_row_is_superseded(tmp_path, text):
+    run = created(text, tmp_path)
+    finish(run, stop=stopping_at(3))
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b"\0\0\0\0\n\0\0")
+    finish(run)
+    steps = [row["step"] for row in read_rows(path) if row["kind"] == "train"]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 8
 
 
 def test_tensorboard_gets_the_numbers_of_the_reports_where_it_is_asked_for(tmp_path, text):

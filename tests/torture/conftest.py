@@ -1,7 +1,7 @@
 """Torture: the same tests at a small load in every run, at the full one under `make torture`.
 
 A test asks `load(quick, full)` how often to do its worst. At full load what it found is written to
-`results/NAME.json`, from which `page.py` makes the table of docs/reliability.md.
+`results/NAME.json`, from which `reliability_page.py` makes the table of docs/reliability.md.
 """
 
 import json

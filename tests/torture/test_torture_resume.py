@@ -114,7 +114,7 @@ def test_the_same_run_again_has_the_same_hash_whatever_goes_on_around_it(
     assert len(set(hashes)) == 1
     record(
         "same-run",
-        f"{times} processes of {threads} threads, each in a folder of its own, with another hash seed, "
+        f"{times} processes of {threads} threads, each with a folder and a hash seed of its own, "
         "every other one beside two busy processes",
         f"{len(set(hashes))} hash of weights, optimizer and metrics",
     )

@@ -323,7 +323,7 @@ def test_every_file_and_folder_is_on_the_disk_before_its_name_is(tmp_path, monke
     at = done.index("rename")
     assert sorted(done[:at]) == sorted([*FILES, "step-000003.tmp"])
     assert done.index("step-000003.tmp") == at - 1
-    assert done[at + 1 :] == ["checkpoints"]
+    assert done[at + 1 :] == ["checkpoints", tmp_path.name]
 
 
 def test_a_manifest_cannot_lead_outside_the_folder(pair):

@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from assay.cli import bench, count, data, doctor, generate, resume, runs, show, train
+from assay.cli import (
+    bench,
+    check,
+    count,
+    data,
+    doctor,
+    generate,
+    import_,
+    resume,
+    runs,
+    show,
+    train,
+)
+from assay.cli.printable import escaped
+from assay.cli.signals import Stopped, Unwinding
 from assay.errors import AssayError, ConfigError
 
 _NO_MEMORY = re.compile(r"allocate memory|out of memory|Storage size calculation overflowed")
@@ -29,10 +43,12 @@ app.command()(resume.resume)
 app.command()(generate.generate)
 app.command()(show.show)
 app.command()(count.count)
-app.command()(data.data)
+app.add_typer(data.app, name="data")
 app.command()(runs.runs)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.add_typer(check.check, name="check")
+app.command("import")(import_.import_)
 
 
 def main() -> None:
@@ -41,6 +57,22 @@ def main() -> None:
     Exit status: 0 done, 1 a run, a text or a checkpoint failed, 2 usage or config, 130 Ctrl-C,
     143 terminated.
     """
+    with Unwinding() as unwinding:
+        try:
+            _run_app()
+        except Stopped as stopped:
+            status = stopped.status
+        except BaseException:  # what an import made of the signal that came in it
+            if not unwinding.status:
+                raise
+            status = unwinding.status
+        else:
+            return
+        typer.echo("assay: interrupted.", err=True)
+        sys.exit(status)
+
+
+def _run_app() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of few letters is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
@@ -50,11 +82,8 @@ def main() -> None:
     except AssayError as error:
         if debug:
             raise
-        typer.echo(f"assay: {error}", err=True)
+        typer.echo(f"assay: {escaped(str(error))}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        typer.echo("assay: interrupted.", err=True)
-        sys.exit(130)
     except BrokenPipeError:  # `assay ... | head`
         _close_output()
         sys.exit(0)
@@ -64,7 +93,7 @@ def main() -> None:
             raise
         if isinstance(error, OSError) and error.filename is None:
             _close_output()
-        typer.echo(f"assay: {sentence}", err=True)
+        typer.echo(f"assay: {escaped(sentence)}", err=True)
         sys.exit(1)
 
 

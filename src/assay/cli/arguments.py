@@ -1,5 +1,6 @@
 """What stands after a command: TOML files, texts and FIELD=VALUE, in any order."""
 
+import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assay.disk import read_bytes
 from assay.errors import ConfigError
 
 if TYPE_CHECKING:
     from assay.config import RunConfig
 
+_MOST_TOML = 1 << 20  # bytes of a config file
 _CHANGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=.*", re.DOTALL)
 
 Arguments = Annotated[
@@ -53,7 +56,7 @@ def tell_apart(arguments: Sequence[str] | None) -> Given:
     """Sort arguments: `*.toml` is a config, `a.b=c` a change, the rest are texts."""
     given = Given([], [], {})
     for argument in arguments or ():
-        if _CHANGE.fullmatch(argument) and not Path(argument).exists():
+        if _CHANGE.fullmatch(argument) and not os.path.exists(argument):
             field, _, value = argument.partition("=")
             given.changes[field] = parse_value(value)
         elif argument.endswith(".toml"):
@@ -71,7 +74,7 @@ def parse_value(text: str) -> object:
         return float(text)
     try:
         found = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, or an integer of over 4,300 digits
         return text
     return found["value"] if len(found) == 1 else text
 
@@ -108,10 +111,11 @@ def _preset(name: str) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors mark UTF-8
+        content = read_bytes(path, _MOST_TOML)
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors mark UTF-8
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; expected a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML: {error}.") from None
 
 

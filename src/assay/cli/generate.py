@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.arguments import RunsFolder, tell_apart
+from assay.cli.printable import printable
 from assay.cli.progress import words
 from assay.cli.resume import RunName
-from assay.cli.train import printable, tell_notes
+from assay.cli.train import tell_notes
 from assay.errors import ConfigError
 
 Prompts = Annotated[
@@ -104,7 +105,7 @@ def _lines_of(path: Path | None) -> list[str]:
         return []
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--prompt-file: {path}: {error}") from None
     return text.splitlines()
 
@@ -137,7 +138,7 @@ def _as_json(prompts: list[str], samples: int, pieces: Iterator[tuple[int, str]]
     for row, text in enumerate(texts):
         prompt, sample = divmod(row, samples)
         line = {"prompt": prompts[prompt], "sample": sample, "text": text}
-        _write(json.dumps(line, ensure_ascii=False) + "\n")
+        _write(json.dumps(line, ensure_ascii=sys.stdout.isatty()) + "\n")
 
 
 def _write(text: str) -> None:

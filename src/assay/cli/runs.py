@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from assay.cli.arguments import RunsFolder
+from assay.cli.printable import escaped
 from assay.errors import RunError
 
 
@@ -33,7 +34,7 @@ def runs(
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console(markup=False).print(
-        table if rows else f"No runs under {folder}/ yet. Begin with: assay train"
+        table if rows else f"No runs under {escaped(str(folder))}/ yet. Begin with: assay train"
     )
 
 
@@ -57,4 +58,4 @@ def _row(folder: Any) -> dict[str, Any]:  # noqa: ANN401
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else escaped(str(value))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from assay.cli.arguments import Arguments, Preset, RunsFolder, build_config, tell_apart
+from assay.cli.printable import escaped
 
 
 def show(
@@ -30,11 +31,12 @@ def show(
     if len(given.texts) == 1 and not given.changes and not given.files and preset is None:
         from assay.runs.folder import RunFolder
 
-        content = RunFolder.find(given.texts[0], runs).read_manifest()
-        config = RunFolder.find(given.texts[0], runs).read_config().model_dump(mode="json")
+        folder = RunFolder.find(given.texts[0], runs)
+        content, config = folder.read_manifest(), folder.read_config().model_dump(mode="json")
         sys.stdout.write(json.dumps({"config": config, **content}, indent=2) + "\n")
         return
-    sys.stdout.write(build_config(given, preset).model_dump_json(indent=2) + "\n")
+    text = build_config(given, preset).model_dump_json(indent=2)
+    sys.stdout.write((escaped(text, keep="\n") if sys.stdout.isatty() else text) + "\n")
 
 
 def _list_fields() -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM, a closed terminal: once is "save and stop after this step", twice is "now"."""
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Self
@@ -13,8 +14,58 @@ _SIGNALS = [
 ]
 
 
+class Stopped(BaseException):
+    """A signal where nothing has to be saved, or the second one; it unwinds as Ctrl-C does.
+
+    Not a KeyboardInterrupt, which typer takes for its own and ends without a word.
+
+    Attributes:
+        status: The exit status it stands for.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+
+class Unwinding:
+    """While entered, signals that would end the process where it stands raise `Stopped` instead.
+
+    So that temporary files go. An import may swallow what is raised in it, or fail of it: whoever
+    catches something else asks for the status. A second signal ends the process at once.
+
+    Attributes:
+        status: The exit status of the signal that came, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._before: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.status:
+            os._exit(128 + number)
+        self.status = 128 + number
+        raise Stopped(number)
+
+
 class Interrupts:
-    """While it is entered, the first signal is noted and the second raises KeyboardInterrupt.
+    """While it is entered, the first signal is noted and the second raises `Stopped`.
 
     Attributes:
         status: The exit status the noted signal stands for, or 0.
@@ -45,6 +96,6 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.noted():
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         self.status = 128 + number
         typer.echo("\nassay: saving after this step; once more to stop at once.", err=True)

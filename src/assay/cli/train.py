@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.arguments import Arguments, Preset, RunsFolder, build_config, tell_apart
+from assay.cli.printable import escaped, printable
 from assay.cli.progress import preparing, training, words
 from assay.cli.signals import Interrupts
 from assay.errors import RunError
@@ -109,7 +110,7 @@ def go(run: "Run", *, anyway: bool) -> None:
 def tell_notes(run: "Run") -> None:
     """Say what was noticed and mended, once."""
     for note in run.notes:
-        words.print(f"note: {note}")
+        words.print(f"note: {escaped(note)}")
     run.notes.clear()
 
 
@@ -124,7 +125,7 @@ def introduce(run: "Run") -> None:
     words.print(
         f"{run.folder.path}: {_short(parameters)} parameters, {_short(tokens)} tokens to train on; "
         f"text of {_short(data['train']['tokens'])} tokens, vocabulary {run.config.model.vocab:,}; "
-        f"{machine['device']} in {machine['precision']}, {machine['attention']} attention"
+        f"{escaped(machine['device'])} in {machine['precision']}, {machine['attention']} attention"
         f"{', compiled' if machine['compiled'] else ''}, {machine['threads']} threads"
     )
 
@@ -152,13 +153,6 @@ def conclude(run: "Run") -> None:
         f'more text: assay generate {_how(run)} --prompt "..."'
     )
     typer.echo(str(run.folder.path))
-
-
-def printable(text: str) -> str:
-    """Return text that cannot steer a terminal: control characters are replaced."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def _how(run: "Run") -> str:

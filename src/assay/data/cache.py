@@ -7,13 +7,15 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from assay.disk import flush, sha256_of
+from assay.disk import flush, read_json, sha256_of
 from assay.errors import DataError
 
 MANIFEST = "manifest.json"
+_MOST_BYTES = 1 << 16
 
 
 def cache_folder(given: Path | None) -> Path:
@@ -60,7 +62,9 @@ def open_entry(entry: Path, build: Callable[[Path], None]) -> str:
 def find_fault(entry: Path) -> str | None:
     """Return what is wrong with an entry, or None."""
     try:
-        files = json.loads((entry / MANIFEST).read_text())["files"]
+        files = _sealed(entry)
+        if files.keys() != {path.name for path in entry.iterdir()} - {MANIFEST}:
+            return f"its files are not those that {MANIFEST} names"
         for name, kept in files.items():
             if (entry / name).stat().st_size != kept["bytes"]:
                 return f"{name} has another size than it was written with"
@@ -73,8 +77,14 @@ def find_fault(entry: Path) -> str | None:
 
 def file_sha256(entry: Path, name: str) -> str:
     """Return the SHA-256 that the manifest records for one file of a whole entry."""
-    sha256: str = json.loads((entry / MANIFEST).read_text())["files"][name]["sha256"]
+    sha256: str = _sealed(entry)[name]["sha256"]
     return sha256
+
+
+def _sealed(entry: Path) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of each file, as the manifest records them."""
+    files: dict[str, dict[str, Any]] = read_json(entry / MANIFEST, _MOST_BYTES)["files"]
+    return files
 
 
 def _build(entry: Path, build: Callable[[Path], None]) -> None:

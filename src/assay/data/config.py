@@ -1,11 +1,12 @@
 """What text is read, how it is split and which tokenizer cuts it: the `data` field of a run."""
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from assay.schema import Config, kind_alone
+from assay.schema import Config, kind_alone, shown
 from assay.source import Source
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class DataConfig(Config):
     @classmethod
     def _some_text_is_named(cls, text: tuple[str, ...]) -> tuple[str, ...]:
         if not text or not all(text):
-            raise ValueError(f"{text!r} found; expected at least one file, folder or name.")
+            raise ValueError(f"{shown(text)} found; expected at least one file, folder or name.")
         if text.count("-") > 1:
             raise ValueError("'-' found twice; standard input can be read once.")
         return text
@@ -112,7 +113,12 @@ class DataConfig(Config):
     @classmethod
     def _the_pattern_compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from None
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # of what Python may read otherwise one day
+                re.compile(pattern or "")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(
+                f"{shown(pattern)} found; expected a regular expression: {error}."
+            ) from None
         return pattern

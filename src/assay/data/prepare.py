@@ -22,6 +22,7 @@ from assay.data.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1  # of the cache; raise it when the same key would hold other bytes
 _META = "meta.json"
+_MOST_NAMED = 1000  # of the files passed over
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -101,12 +102,17 @@ def reopen(summary: Mapping[str, Any], cache: Path | None = None) -> Dataset | N
     tokenizer = load_tokenizer(entry)
     counts = json.loads((entry / _META).read_text())
     train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))
+    for side, found in (("train", train), ("val", val)):
+        if summary[side].get("sha256", found.sha256) != found.sha256:
+            return None
     return Dataset(train, val, tokenizer, summary["data_sha256"], dict(summary))
 
 
 def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfig) -> Dataset:
     tokenizer = load_tokenizer(entry)
     counts = json.loads((entry / _META).read_text())
+    train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))
+    sha256s = {"train": train.sha256, "val": val.sha256}
     data = {
         "corpus_sha256": corpus.sha256,
         "split": split.kind,
@@ -117,7 +123,8 @@ def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfi
     summary = data | {
         "data_sha256": sha256,
         "text": list(config.text),
-        "skipped": list(corpus.skipped),
+        "skipped": list(corpus.skipped[:_MOST_NAMED]),
+        "n_skipped": len(corpus.skipped),
         "documents": corpus.n_documents,
         "bytes": corpus.n_bytes,
         "tokenizer": config.tokenizer.kind,
@@ -125,9 +132,8 @@ def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfi
         "lossless": tokenizer.lossless,
         "cache": how,
         "prepared": entry.name,
-        **{side: _described(counts[side], tokenizer) for side in ("train", "val")},
+        **{side: _described(counts[side], tokenizer, sha256s[side]) for side in ("train", "val")},
     }
-    train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))
     return Dataset(train, val, tokenizer, sha256, summary)
 
 
@@ -138,10 +144,11 @@ def _token_file(entry: Path, side: str, counts: dict[str, int], tokenizer: Token
     return TokenFile(path, ids, file_sha256(entry, path.name), counts["bytes"], starts)
 
 
-def _described(counts: dict[str, int], tokenizer: Tokenizer) -> dict[str, float]:
-    """Add bytes per token, the ends of documents not counted as tokens."""
+def _described(counts: dict[str, int], tokenizer: Tokenizer, sha256: str) -> dict[str, Any]:
+    """Add the tokens' hash and bytes per token, the ends of documents not counted as tokens."""
     ends = counts["documents"] if tokenizer.eot_id is not None else 0
-    return counts | {"bytes_per_token": counts["bytes"] / max(1, counts["tokens"] - ends)}
+    per_token = counts["bytes"] / max(1, counts["tokens"] - ends)
+    return counts | {"bytes_per_token": per_token, "sha256": sha256}
 
 
 def _key(corpus: Corpus, split: Split, config: DataConfig) -> str:

@@ -9,6 +9,7 @@ import codecs
 import gzip
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ from typing import BinaryIO, NoReturn, cast
 
 import zstandard
 
-from assay.data.sources import Origin
+from assay.data.sources import COMPRESSIONS, Origin
 from assay.errors import DataError
 
 PIECE_BYTES = 1 << 18
+_ZSTD_BYTES = 1 << 10  # three of them can spell a block of 128 KiB, so 1 KiB gives 43 MiB at most
+_MOST_RATIO, _FREE_BYTES = 250, 1 << 26  # logs reach 1 to 100; under 64 MiB nobody is harmed
 
 
 def read_pieces(origin: Origin, document_start: str | None) -> Iterator[tuple[str, str]]:
@@ -69,11 +72,26 @@ def _blocks(path: str) -> Iterator[bytes]:
     """Yield the file's bytes, decompressed by its suffix."""
     suffix = "." + path.lower().rpartition(".")[2]
     with _reading(path):
-        if suffix == ".zst":
-            yield from _zstd_blocks(path)
-        else:
-            with _open(path, suffix) as stream:
-                yield from iter(partial(stream.read, PIECE_BYTES), b"")
+        blocks = _zstd_blocks(path) if suffix == ".zst" else _plain_blocks(path, suffix)
+        yield from _bounded(blocks, path) if suffix in COMPRESSIONS else blocks
+
+
+def _plain_blocks(path: str, suffix: str) -> Iterator[bytes]:
+    with _open(path, suffix) as stream:
+        yield from iter(partial(stream.read, PIECE_BYTES), b"")
+
+
+def _bounded(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
+    """Hand blocks on until they are so much larger than the file that it is made to fill a disk."""
+    most, done = max(_FREE_BYTES, _MOST_RATIO * os.path.getsize(path)), 0
+    for block in blocks:
+        done += len(block)
+        if done > most:
+            raise DataError(
+                f"{path}: over {most} bytes come out of {os.path.getsize(path)}; expected text, "
+                f"which packs no tighter than 1 to {_MOST_RATIO}. Unpack it first if it is meant."
+            )
+        yield block
 
 
 def _open(path: str, suffix: str) -> BinaryIO:
@@ -89,7 +107,7 @@ def _zstd_blocks(path: str) -> Iterator[bytes]:
     frame = zstandard.ZstdDecompressor().decompressobj()
     begun = False
     with open(path, "rb") as stream:
-        for block in iter(partial(stream.read, PIECE_BYTES // 16), b""):
+        for block in iter(partial(stream.read, _ZSTD_BYTES), b""):
             while block:
                 if frame.eof:
                     frame = zstandard.ZstdDecompressor().decompressobj()

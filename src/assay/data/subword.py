@@ -1,8 +1,8 @@
 """Tokenizers of the `tokenizers` library: byte-pair encoding trained here, or anybody's file."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -12,11 +12,14 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from assay.data.bytelevel import BYTE_OF, token_to_bytes
 from assay.data.tokenizer import END_OF_TEXT, Ids, Tokenizer, check_id, read_bounded, utf8
+from assay.disk import parse_json
 from assay.errors import DataError
 
 FILE = "tokenizer.json"
 # Under these names do known tokenizers end a document; the first one present is taken.
 _ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
+_MOST_UNUSED = 1 << 16  # ids that no token has, where there are few tokens
+_MOST_REASON = 200  # characters of what the library says
 _GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
@@ -35,11 +38,11 @@ class SubwordTokenizer(Tokenizer):
         self._inner.no_truncation()
         self._inner.no_padding()
         self._inner.encode_special_tokens = True
-        spec = json.loads(content)
+        spec = parse_json(content, marks=len(content))
         if spec["model"].get("dropout"):
             self._inner.model.dropout = None
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self.vocab_size = _checked_size(vocabulary)
         special = {added["content"] for added in spec["added_tokens"] if added["special"]}
         self.eot_id = next((vocabulary[end] for end in _ENDS if end in special), None)
         self.lossless = _is_lossless(spec, vocabulary)
@@ -50,7 +53,8 @@ class SubwordTokenizer(Tokenizer):
         """Encode in parallel, one text per thread."""
         for text in texts:
             utf8(text)
-        encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _library("the tokenizer", "one that can encode every text"):
+            encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
     def token_bytes(self, token: int) -> bytes:
@@ -124,35 +128,47 @@ def read_tokenizer(path: str) -> SubwordTokenizer:
 
 
 def _from_json(path: Path) -> SubwordTokenizer:
-    try:
-        return SubwordTokenizer(read_bounded(path))
-    except DataError:
-        raise
-    except Exception as error:  # the library raises bare Exception
-        raise _unreadable(path, error) from None
+    content = read_bounded(path)
+    with _library(path, "its JSON format"):
+        return SubwordTokenizer(content)
 
 
 def _from_gpt2(vocabulary: Path, merges: Path) -> SubwordTokenizer:
     """Build the tokenizer OpenAI published as two files."""
     for path in (vocabulary, merges):
         read_bounded(path)
-    try:
+    with _library(vocabulary, "GPT-2's two files"):
         inner = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = decoders.ByteLevel()
         if inner.token_to_id(END_OF_TEXT) is not None:
             inner.add_special_tokens([END_OF_TEXT])
         return SubwordTokenizer(inner.to_str().encode())
-    except Exception as error:  # the library raises bare Exception
-        raise _unreadable(vocabulary, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).partition("\n")[0]
-    return DataError(
-        f"{path}: not a tokenizer the tokenizers library can read ({reason}); expected its "
-        "JSON format. Copy or export it again."
-    )
+@contextmanager
+def _library(place: object, expected: str) -> Iterator[None]:
+    """Turn what the tokenizers library raises into a sentence: bare Exception, and panics."""
+    try:
+        yield
+    except DataError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = str(error).partition("\n")[0][:_MOST_REASON]
+        raise DataError(
+            f"{place}: not a tokenizer the library can use ({reason}); expected {expected}. Copy "
+            "or export it again."
+        ) from None
+
+
+def _checked_size(vocabulary: Mapping[str, int]) -> int:
+    """Return one more than the largest id, which sizes tables: ids may not lie far apart."""
+    size = max(vocabulary.values(), default=-1) + 1
+    if size > (most := 2 * len(vocabulary) + _MOST_UNUSED):
+        raise ValueError(f"id {size - 1} found, expected at most {most - 1} for its tokens")
+    return size
 
 
 def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:

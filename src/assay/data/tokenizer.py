@@ -16,11 +16,14 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.disk import MARKS, parse_json, read_bytes
 from assay.errors import DataError
+from assay.schema import shown
 
 Ids = NDArray[np.uint32]
 END_OF_TEXT = "<|endoftext|>"
 MOST_BYTES = 1 << 28  # of a tokenizer's file; the largest in use are a tenth of that
+_MOST_CHARS = 1 << 24  # of chars.json: each of the 1.1 million code points takes at most 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,52 +187,65 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path, *, sha256: str | None = None) -> Tokenizer:
     """Read the tokenizer that `save` wrote into `folder`, or a foreign `tokenizer.json`.
 
-    Raises:
-        DataError: For a folder without a tokenizer, or a file that is not one.
-    """
-    from assay.data.subword import read_tokenizer  # a subword tokenizer is a Tokenizer
+    Args:
+        folder: Holds one tokenizer.
+        sha256: Of its file; one of another hash is refused before it is read as a tokenizer.
 
-    if (folder / ByteTokenizer.FILE).is_file():
-        return ByteTokenizer()
-    if (folder / CharTokenizer.FILE).is_file():
-        return _read_chars(folder / CharTokenizer.FILE)
-    return read_tokenizer(str(folder))
+    Raises:
+        DataError: For a folder without a tokenizer, a file that is not one, or another hash.
+    """
+    from assay.data.subword import FILE, read_tokenizer  # a subword tokenizer is a Tokenizer
+
+    names = (ByteTokenizer.FILE, CharTokenizer.FILE, FILE)
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / FILE)
+    if sha256 is not None and path.is_file():
+        _check_hash(path, sha256, "not the one this model was trained with")
+    if path.name == FILE:
+        return read_tokenizer(str(folder))
+    tokenizer = ByteTokenizer() if path.name == ByteTokenizer.FILE else _read_chars(path)
+    _check_hash(path, tokenizer.sha256, "not as assay writes it")
+    return tokenizer
+
+
+def _check_hash(path: Path, expected: str, reason: str) -> None:
+    found = hashlib.sha256(read_bounded(path)).hexdigest()
+    if found != expected:
+        raise DataError(
+            f"{path}: SHA-256 {found[:16]}... found, expected {expected[:16]}...: the tokenizer is "
+            f"{reason}. Put it back from a copy."
+        )
 
 
 def _read_chars(path: Path) -> CharTokenizer:
     try:
-        fields = json.loads(read_bounded(path))
+        fields = parse_json(read_bounded(path, _MOST_CHARS), marks=MARKS)
         alphabet, end_of_text = fields["alphabet"], fields["end_of_text"]
         if not (isinstance(alphabet, str) and alphabet and isinstance(end_of_text, bool)):
             raise ValueError("alphabet or end_of_text of another type")
         alphabet.encode()
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: not a character tokenizer ({error!r}); expected the file that assay wrote. "
-            "Copy it again."
+            f"{path}: not a character tokenizer ({shown(error)}); expected the file that assay "
+            "wrote. Copy it again."
         ) from None
     return CharTokenizer(alphabet, end_of_text=end_of_text)
 
 
-def read_bounded(path: Path) -> bytes:
-    """Read a tokenizer's file.
+def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a tokenizer's file of at most `most` bytes.
 
     Raises:
         DataError: When it cannot be read, or is too large to be a tokenizer.
     """
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise DataError(
-                f"{path}: {size} bytes found; expected a tokenizer of at most {MOST_BYTES}. "
-                "Check that it is one."
-            )
-        return path.read_bytes()
+        return read_bytes(path, most)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected a readable tokenizer.") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}, to be a tokenizer. Check that it is one.") from None
 
 
 def check_id(token: int, vocab_size: int) -> None:

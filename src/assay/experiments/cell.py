@@ -5,7 +5,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-import assay
+import assay.config
 from assay.config import RunConfig
 from assay.schema import config_hash
 

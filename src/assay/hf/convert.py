@@ -19,9 +19,10 @@ from assay.hf.gpt_neox import GPT_NEOX
 from assay.hf.llama import LLAMA, MISTRAL
 from assay.hf.names import HEAD, Entry
 from assay.nn.model import GPT, ModelConfig
-from assay.schema import decode
+from assay.schema import decode, shown
 
 FAMILIES = (GPT2, LLAMA, MISTRAL, GPT_NEOX)
+_WEIGHTS_ARE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _ALIASES = {"embed_out.weight": HEAD}  # GPT-NeoX's head before transformers 5
 
 
@@ -37,6 +38,8 @@ def model_config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     family = _family(config)
     fields = Fields(config, family.model_type)
     fields.only("quantization_config", None)
+    fields.only("auto_map", None)  # a model of Python code in the folder, which is never run
+    fields.only("trust_remote_code", False)
     try:
         return decode(ModelConfig, family.read(fields))
     except ConfigError as error:
@@ -56,15 +59,12 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> GPT:
         CheckpointError: If a tensor is missing, left over, of another shape or not of one floating
             dtype, or if a tied model comes with an output matrix of its own.
     """
-    family, model_config = _family(config), model_config_from_hf(config)
-    found = _found_names(family, state)
-    _check_names(family, model_config, found)
-    with torch.device("meta"):
-        model = GPT(model_config)
+    family, model, found = _fitting(config, state)
     weights: dict[str, Tensor] = {}
-    for entry in family.entries(model_config):
+    dtype: torch.dtype | None = None
+    for entry in family.entries(model.config):
         theirs = state[found.pop(entry.theirs)]
-        _check(entry, theirs, model, weights)
+        dtype = _check(entry, theirs, model, dtype)
         for name, part in zip(entry.ours, entry.layout.split(theirs), strict=True):
             weights[name] = part.detach().clone(memory_format=torch.contiguous_format)
     if HEAD in found and not torch.equal(state[found[HEAD]], weights["embed.weight"]):
@@ -74,6 +74,24 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> GPT:
         )
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def check_shapes(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Check all that `from_hf` does but values, so `state` may be of tensors on the meta device.
+
+    Raises:
+        ConfigError, CheckpointError: As `from_hf` does.
+    """
+    family, model, found = _fitting(config, state)
+    dtype: torch.dtype | None = None
+    for entry in family.entries(model.config):
+        dtype = _check(entry, state[found[entry.theirs]], model, dtype)
+    head, embedding = found.get(HEAD), model.embed.weight
+    if head and (state[head].shape, state[head].dtype) != (embedding.shape, dtype):
+        raise CheckpointError(
+            f"{head}: {tuple(state[head].shape)} of {state[head].dtype} found; expected "
+            f"{tuple(embedding.shape)} of {dtype}. Config and weights belong to different models."
+        )
 
 
 def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -110,7 +128,7 @@ def _family(config: Mapping[str, Any]) -> Family:
             return family
     known = ", ".join(family.model_type for family in FAMILIES)
     raise ConfigError(
-        f"Hugging Face config: model_type is {found!r}; expected one of: {known}. Other "
+        f"Hugging Face config: model_type is {shown(found)}; expected one of: {known}. Other "
         "architectures are not read."
     )
 
@@ -122,6 +140,17 @@ def _family_for(config: ModelConfig) -> Family:
             return family
     reasons = "; ".join(f"{family.model_type} needs {reason}" for family, reason in unmet.items())
     raise ConfigError(f"model: no Hugging Face family can hold it: {reasons}.")
+
+
+def _fitting(
+    config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[Family, GPT, dict[str, str]]:
+    """Return family, model without memory, and their names by the family's, all checked."""
+    family, model_config = _family(config), model_config_from_hf(config)
+    found = _found_names(family, state)
+    _check_names(family, model_config, found)
+    with torch.device("meta"):
+        return family, GPT(model_config), found
 
 
 def _found_names(family: Family, state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -157,17 +186,21 @@ def _check_names(family: Family, config: ModelConfig, found: Mapping[str, str]) 
         )
 
 
-def _check(entry: Entry, theirs: Tensor, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def _check(
+    entry: Entry, theirs: Tensor, model: nn.Module, dtype: torch.dtype | None
+) -> torch.dtype:
+    """Compare one tensor with the model and with the dtype of those before; return its dtype."""
     expected = entry.layout.join([model.get_parameter(name) for name in entry.ours]).shape
     if theirs.shape != expected:
         raise CheckpointError(
             f"{entry.theirs}: shape {tuple(theirs.shape)} found; expected {tuple(expected)} from "
             "the config. Config and weights belong to different models."
         )
-    dtype = next(iter(weights.values())).dtype if weights else theirs.dtype
-    if theirs.dtype != dtype or not dtype.is_floating_point:
-        expected_dtype = dtype if dtype.is_floating_point else "a floating dtype"
+    dtype = dtype or theirs.dtype
+    if theirs.dtype != dtype or dtype not in _WEIGHTS_ARE:
+        expected_dtype = dtype if dtype in _WEIGHTS_ARE else "a floating dtype of 16 bits or more"
         raise CheckpointError(
             f"{entry.theirs}: {theirs.dtype} found; expected {expected_dtype}, one for the whole "
             "model. Cast the weights first."
         )
+    return theirs.dtype

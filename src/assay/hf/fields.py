@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Never, TypeVar, final
 
 from assay.errors import ConfigError
+from assay.schema import shown
 
 V = TypeVar("V")
 _LARGEST = 2**26  # of any size; the product of two, in bytes, stays within 64 bits
@@ -75,7 +76,8 @@ class Fields:
             ConfigError: Always.
         """
         raise ConfigError(
-            f"Hugging Face config of {self._family}: {name} is {self._data.get(name)!r}; expected "
+            f"Hugging Face config of {self._family}: {name} is "
+            f"{shown(self._data.get(name))}; expected "
             f"{expected}. Nothing else can be expressed by this package's modules."
         )
 

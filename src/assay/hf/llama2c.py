@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from assay.disk import size_of
 from assay.errors import CheckpointError, ConfigError, DataError
 from assay.hf.llama2c_tokenizer import Llama2cTokenizer
 from assay.nn.model import GPT, ModelConfig
@@ -117,12 +118,12 @@ def _load_model(path: Path) -> GPT:
 
 def _read_header(path: Path) -> _Header:
     try:
+        size_of(path)  # of an ordinary file: a pipe would be waited for
         with path.open("rb") as file:
             header = file.read(_HEADER.size)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: {error.strerror}; expected a llama2.c checkpoint."
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: {reason}; expected a llama2.c checkpoint.") from None
     if len(header) < _HEADER.size:
         raise CheckpointError(
             f"{path}: {len(header)} bytes found; expected at least the {_HEADER.size} of a header."

@@ -21,6 +21,7 @@ _BOS, _N_SPECIAL = 1, 3  # unknown, begin of sequence, end of sequence
 _N_BYTES = 256
 _BYTE = re.compile(rb"<0x([0-9A-F]{2})>")
 _LENGTH, _PIECE = struct.Struct("<i"), struct.Struct("<fi")
+_MOST_BYTES = 1 << 23  # of the file; Llama 2's has 434 KB
 _REMEMBERED_WORDS = 1 << 16
 
 
@@ -57,7 +58,7 @@ class Llama2cTokenizer(Tokenizer):
         Raises:
             DataError: If it cannot be read or is none.
         """
-        return cls(read_bounded(path), name=str(path))
+        return cls(read_bounded(path, _MOST_BYTES), name=str(path))
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """Merge, again and again, the two neighbours whose union scores highest."""

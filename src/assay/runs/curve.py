@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from assay.runs.metrics import read_rows
 
@@ -20,8 +21,7 @@ def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
 
     uniform_nats = math.log(vocab_size)
     rows = list(read_rows(folder / "metrics.jsonl"))
-    train = [(r["step"], r["loss_nats"]) for r in rows if r["kind"] == "train"]
-    val = [(r["step"], r["val_loss_nats"]) for r in rows if r["kind"] == "eval"]
+    train, val = _points(rows, "train", "loss_nats"), _points(rows, "eval", "val_loss_nats")
     figure = Figure(figsize=(7.2, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -41,8 +41,16 @@ def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
     if train or val:
         axes.legend(frameon=False)
     path = folder / "curve.png"
-    figure.savefig(path)
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
     return path
+
+
+def _points(rows: list[dict[str, Any]], kind: str, field: str) -> list[tuple[int, float]]:
+    """Return (step, value) of the rows of a kind; what a damaged row lacks is not drawn."""
+    found = [(row["step"], row.get(field)) for row in rows if row.get("kind") == kind]
+    return [(step, value) for step, value in found if isinstance(value, int | float)]
 
 
 def _smoothed(values: tuple[float, ...]) -> list[float]:

@@ -107,8 +107,13 @@ def check_same_data(began_with: Mapping[str, Any], data: Mapping[str, Any], run:
     Raises:
         DataError: If either differs, with both hashes.
     """
-    for field, what in (("data_sha256", "text and split"), ("tokenizer_sha256", "tokenizer")):
-        began, found = began_with[field], data[field]
+    hashes = [("text and split", began_with["data_sha256"], data["data_sha256"])]
+    hashes += [("tokenizer", began_with["tokenizer_sha256"], data["tokenizer_sha256"])]
+    hashes += [
+        (f"tokens of {side}", began_with[side]["sha256"], data[side]["sha256"])
+        for side in ("train", "val")
+    ]
+    for what, began, found in hashes:
         if began != found:
             raise DataError(
                 f"{run}: the {what} changed: SHA-256 {found[:16]}... found, {began[:16]}... when "

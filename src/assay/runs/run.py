@@ -6,7 +6,6 @@ for report in run.train():
 print(run.write("Once upon a time"))
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from assay.runs.manifest import (
     new_manifest,
     now,
 )
+from assay.runs.metrics import sha256_until
 from assay.runs.state import RunState, read_run_state
 from assay.runs.stretch import Parts, RunReport, Stop, Stretch, as_row
 from assay.runs.text import write_text
@@ -81,15 +81,14 @@ class Run:
         config = _with_vocabulary(config, dataset.tokenizer)
         _check_lengths(config, dataset)
         plan, trials = tune(config, plan, cache)
-        folder = RunFolder.create(Path(path))
-        with _said("written"), _or_nothing(folder.path):
+        with _said("written"), RunFolder.being_made(Path(path)) as folder:
             folder.tokenizer.mkdir()
             dataset.tokenizer.save(folder.tokenizer)
             manifest = new_manifest(config, dataset.summary, describe_machine(plan))
             manifest["trials"] = [asdict(trial) for trial in trials]
             folder.write_json("manifest.json", manifest)
-            folder.write_json("config.json", config.model_dump(mode="json"))  # makes it a run
-        return cls(folder, config, dataset)
+            folder.write_json("config.json", config.model_dump(mode="json"))
+        return cls(RunFolder(Path(path)), config, dataset)
 
     @classmethod
     def open(cls, run: str | Path, *, root: str | Path = "runs") -> "Run":
@@ -200,14 +199,34 @@ class Run:
         Raises:
             RunError: If it is not the one the run began with.
         """
-        tokenizer = load_tokenizer(self.folder.tokenizer)
         expected = self.folder.read_manifest()["data"]["tokenizer_sha256"]
-        if tokenizer.sha256 != expected:
-            raise RunError(
-                f"{self.folder.tokenizer}: SHA-256 {tokenizer.sha256[:16]}... found, expected "
-                f"{expected[:16]}...: the tokenizer is not the one this model was trained with."
-            )
-        return tokenizer
+        try:
+            return load_tokenizer(self.folder.tokenizer, sha256=expected)
+        except DataError as error:
+            raise RunError(str(error)) from None
+
+    def dataset(self, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
+        """Return the text of the run, read again and compared; where it is gone, what was kept.
+
+        Args:
+            cache: Folder of prepared texts.
+            progress: Told about the preparation: stage, bytes done, bytes in all.
+
+        Raises:
+            DataError: If text or tokenizer changed, with both hashes, or the text is nowhere.
+        """
+        began = self.folder.read_manifest()["data"]
+        try:
+            if "-" in self.config.data.text:
+                raise DataError(f"{self.folder.path}: its text came from standard input.")
+            dataset = prepare(self.config.data, cache, progress)
+        except DataError:
+            kept = reopen(began, cache)
+            if kept is None:
+                raise
+            return kept
+        check_same_data(began, dataset.summary, self.folder.path)
+        return dataset
 
     def _stretch(
         self, anyway: bool, cache: Path | None, progress: Progress | None, replicas: int
@@ -216,7 +235,7 @@ class Run:
         manifest = self.folder.read_manifest()
         check_same_config(manifest, self.config, self.folder.path)
         self.tokenizer()  # as it was when the run began
-        dataset = self._dataset or self._same_text(manifest["data"], cache, progress)
+        dataset = self._dataset or self.dataset(cache, progress)
         self._dataset = None
         path, state = self._where_it_stands(manifest)
         if path is None:  # no bits yet that these could part from
@@ -248,28 +267,17 @@ class Run:
         manifest["notes"] += reasons
         state = read_run_state(path)
         check_same_run(state, self.config, manifest, path)
-        self._note_lost_metrics(state.step, manifest)
+        self._note_lost_metrics(state, manifest)
         return path, state
 
-    def _same_text(
-        self, began: Mapping[str, Any], cache: Path | None, progress: Progress | None
-    ) -> Dataset:
-        """Prepare the text again and compare it; where it is gone, take what the cache kept."""
-        try:
-            if "-" in self.config.data.text:
-                raise DataError(f"{self.folder.path}: its text came from standard input.")
-            dataset = prepare(self.config.data, cache, progress)
-        except DataError:
-            kept = reopen(began, cache)
-            if kept is None:
-                raise
-            return kept
-        check_same_data(began, dataset.summary, self.folder.path)
-        return dataset
-
-    def _note_lost_metrics(self, step: int, manifest: dict[str, Any]) -> None:
-        if not (self.folder.path / "metrics.jsonl").is_file():
-            note = f"metrics.jsonl was missing: the rows up to step {step} are lost."
+    def _note_lost_metrics(self, state: RunState, manifest: dict[str, Any]) -> None:
+        """Note where the rows before the checkpoint are not those that were written."""
+        path = self.folder.path / "metrics.jsonl"
+        if sha256_until(path, state.step) != state.metrics_sha256:
+            note = (
+                f"metrics.jsonl: its rows up to step {state.step} are not those that were written: "
+                "some are missing or were changed."
+            )
             self.notes.append(note)
             manifest["notes"].append(note)
 
@@ -294,7 +302,9 @@ class Run:
         samples = self.folder.path / "samples"
         samples.mkdir(exist_ok=True)
         sample = samples / f"step-{stretch.step:06d}.txt"
-        sample.write_text(text, encoding="utf-8", newline="")
+        temporary = sample.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.replace(sample)
         return {"step": stretch.step, **as_row(val), "train_s": round(stretch.train_s, 1)}
 
     def _close(self, stretch: Stretch, manifest: dict[str, Any]) -> None:
@@ -328,16 +338,6 @@ def _check_lengths(config: RunConfig, dataset: Dataset) -> None:
     size, seed = config.train.batch_size, config.train.seed
     Windows(dataset.train.ids, seq_len=config.seq_len, batch_size=size, seed=seed)
     evaluation_windows(dataset.val.ids, seq_len=config.seq_len, max_tokens=config.seq_len)
-
-
-@contextmanager
-def _or_nothing(folder: Path) -> Iterator[None]:
-    """Remove a folder that could not be filled; else its name would be taken by what is no run."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 @contextmanager

@@ -30,6 +30,8 @@ class RunState(Config):
     """Where the last stretch ran: device, precision, kernel, threads, processor, torch and more."""
     ties: dict[str, str] = Field(default_factory=dict)
     """Names that stand for another tensor of `model.safetensors`, which is stored once."""
+    metrics_sha256: str = ""
+    """Of the rows of `metrics.jsonl` so far."""
     lookout: LookoutState = LookoutState()
     """Losses and gradient norms of the last steps."""
 

@@ -178,6 +178,7 @@ class Stretch:
             data_sha256=parts.dataset.sha256,
             machine=dict(parts.machine),
             ties={"unembed.weight": "embed.weight"} if parts.config.model.tie_embeddings else {},
+            metrics_sha256=self._metrics.sha256,
             lookout=self._lookout.state,
         )
         path = self._shelf.put(

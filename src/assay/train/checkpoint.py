@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from assay.disk import flush, sha256_of
+from assay.disk import check_header, flush, read_json, sha256_of
 from assay.errors import CheckpointError, RunError
 from assay.nn.model import GPT, ModelConfig
 
@@ -66,6 +66,7 @@ def write_checkpoint(
             final.rename(old)
         temporary.rename(final)
         flush(parent)
+        flush(parent.parent)  # which got `parent` with the first checkpoint
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -171,6 +172,10 @@ def read_optim(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If it is no safetensors file.
     """
+    try:  # for each weight a few tensors: no more than so many times the other header
+        check_header(folder / OPTIM, (1 << 16) + 4 * check_header(folder / MODEL))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / OPTIM}: unreadable ({error}).") from None
     return _load(folder / OPTIM)
 
 
@@ -182,16 +187,22 @@ def read_model(folder: Path, config: ModelConfig, device: torch.device | str = "
     Raises:
         CheckpointError: If the file is not of this config.
     """
-    with torch.device("meta"):
-        model = GPT(config)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     try:
+        check_header(folder / MODEL)
         with safe_open(folder / MODEL, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: tuple(part.get_shape()) for name, part in slices.items()}
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder / MODEL}: unreadable ({error}).") from None
+    if config.n_layers > len(found):  # before so many are built
+        raise CheckpointError(
+            f"{folder / MODEL}: {len(found)} tensors found; expected some for each of "
+            f"{config.n_layers} layers: the weights are of another model config."
+        )
+    with torch.device("meta"):
+        model = GPT(config)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if odd := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
         name = odd[0]
         raise CheckpointError(
@@ -219,16 +230,10 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file of an honest size."""
     try:
-        if (size := path.stat().st_size) > _JSON_BYTES:
-            raise ValueError(f"{size} bytes found, expected at most {_JSON_BYTES}")
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("expected a JSON object")
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path, _JSON_BYTES)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: unreadable ({error}).") from None
-    return content
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
