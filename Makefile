@@ -7,23 +7,23 @@ BENCH  := $(VENV)/bench
 TORCH  ?= torch==2.13.0
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test quick torture check format lint types bench bench-gpu cuda-device clean
+.PHONY: demo test slow torture check format lint types bench bench-gpu cuda-device clean
 
 demo: $(VENV)/.installed
 	@run=$$($(BIN)/assay train) && echo && $(BIN)/assay generate $$run --prompt "KING LEAR." --temperature 0.8
 
 test: $(VENV)/.developed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-
-quick: $(VENV)/.developed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-# The same tests of tests/torture as in `test`, at full load: about an hour. Writes docs/reliability.md.
+slow: $(VENV)/.developed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+# The same tests of tests/torture as in `slow`, at full load: about an hour. Writes docs/reliability.md.
 torture: $(VENV)/.developed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/torture --torture --deselect tests/torture/test_torture_page.py
 	$(BIN)/python tests/torture/reliability_page.py
 
-check: format lint types test
+check: format lint types test slow
 
 format: $(VENV)/.developed
 	$(BIN)/ruff format --check .

@@ -109,6 +109,7 @@ def _places(model, name):
     return [name.replace("*", str(i)) for i in range(len(model.blocks))] if "*" in name else [name]
 
 
+@pytest.mark.slow
 def test_forward_flops_equal_those_of_torchs_counter():
     for config in CONFIGS:
         model = on_meta(config)
@@ -116,6 +117,7 @@ def test_forward_flops_equal_those_of_torchs_counter():
         assert count(config, seq_len=N_TOKENS).forward_flops == measured, config
 
 
+@pytest.mark.slow
 def test_decode_flops_equal_those_of_one_cached_step():
     for config in CONFIGS:
         model = on_meta(config)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow  # several processes each
 SMALL = [
     "model.d_model=16",
     "model.n_layers=1",

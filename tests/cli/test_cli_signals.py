@@ -7,6 +7,15 @@ import assay.cli
 from assay.cli.signals import Interrupts, Stopped, Unwinding
 
 
+@pytest.fixture(autouse=True)
+def _no_signal_is_ignored():
+    """Whatever started the tests, such as nohup, may have left one so."""
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_noted_and_the_second_stops_at_once(number, capsys):
     before = signal.getsignal(number)

@@ -115,6 +115,7 @@ def test_vietnamese_comes_back_exactly_under_every_tokenizer(gpt2, kieu, vietnam
         assert beginning == tokenizer.decode(ids[:20_000])
 
 
+@pytest.mark.slow
 def test_the_bundled_works_train_the_same_tokenizer_everywhere(tmp_path):
     """Pinned: another hash means that old runs can no longer be matched with their tokenizer."""
     data = prepare(DataConfig(tokenizer=BPETokenizerConfig(vocab_size=512)), tmp_path)

@@ -26,6 +26,7 @@ def test_the_threads_are_those_of_pytorch(native):
     assert len(loaded) == 1
 
 
+@pytest.mark.slow
 def test_a_library_is_built_once_and_one_that_was_damaged_again(native, fresh):
     assert kernels().library is not None
     (library,) = fresh.glob("kernels/*/kernels.so")

@@ -53,6 +53,7 @@ def states(jobs, keys):
     return [found[key] for key in keys]
 
 
+@pytest.mark.slow
 def test_a_job_is_run_once_and_what_it_did_is_a_run_folder(lab):
     jobs, keys = filled(lab, [0, 1])
     for _ in keys:

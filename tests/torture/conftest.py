@@ -17,9 +17,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--torture"):
-        for item in items:
-            item.add_marker(pytest.mark.timeout(4 * 3600))
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+            if config.getoption("--torture"):
+                item.add_marker(pytest.mark.timeout(4 * 3600))
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def dying_at(folder, point, log):
 
 def without_pid(log):
     """Return the operations in a log, the number of the process in a name left out."""
-    return [re.sub(r"\.\d+\.tmp", ".PID.tmp", line) for line in log.read_text().splitlines()]
+    return [re.sub(r"\.\d+\.(tmp|new)", r".PID.\1", line) for line in log.read_text().splitlines()]
 
 
 def named(operation):

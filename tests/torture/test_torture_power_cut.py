@@ -261,7 +261,7 @@ def short(path, folder):
     """Return a path under the folder, random names made equal; None for one elsewhere."""
     if path != str(folder) and not path.startswith(f"{folder}/"):
         return None
-    path = re.sub(r"\.\d+\.tmp$", ".PID.tmp", path)
+    path = re.sub(r"\.\d+\.(tmp|new)\b", r".PID.\1", path)
     return re.sub(r"/\.tmp[^/]*$", "/.tmp", path.removeprefix(str(folder)).lstrip("/"))
 
 

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from assay.cli import (
+    ablate,
     bench,
     check,
     count,
@@ -43,6 +44,7 @@ app.command()(resume.resume)
 app.command()(generate.generate)
 app.command()(show.show)
 app.command()(count.count)
+app.command()(ablate.ablate)
 app.add_typer(data.app, name="data")
 app.command()(runs.runs)
 app.command()(bench.bench)

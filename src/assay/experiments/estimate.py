@@ -1,0 +1,46 @@
+"""How long a study will take: a few steps of each arm, timed."""
+
+from dataclasses import replace
+
+import torch
+
+from assay.config import RunConfig
+from assay.engine.device import settle
+from assay.errors import DivergedError
+from assay.nn.model import GPT
+from assay.train.loop import train
+
+_STEPS = 4  # of which the first, which pays for all that is made once, does not count
+_BACKWARD = 3  # a step costs three times a forward pass
+
+
+def run_seconds(config: RunConfig, *, val_tokens: int) -> float:
+    """Return about how long a run takes on the threads at hand: its steps and evaluations.
+
+    Args:
+        config: Its vocabulary settled.
+        val_tokens: In the whole validation split.
+    """
+    rows = config.train.batch_size
+    step_s = _step_seconds(config)
+    every, most = config.eval.every, config.eval.max_tokens or val_tokens
+    looked_at = config.train.steps // every * min(most, val_tokens)
+    looked_at += min(config.eval.final_max_tokens or val_tokens, val_tokens)
+    return step_s * (config.train.steps + looked_at / (rows * config.seq_len) / _BACKWARD)
+
+
+def _step_seconds(config: RunConfig) -> float:
+    plan = settle(config.train)
+    plan = replace(plan, config=plan.config.model_copy(update={"steps": _STEPS}))
+    width = config.seq_len + 1
+    batch = torch.randint(config.model.vocab, (config.train.batch_size, width))
+    model = GPT.create(config.model, seed=0, device=plan.device)
+    plan.prepare(model)
+    optimizers = config.train.optimizer.build(model)
+    elapsed = []
+    try:
+        for report in train(model, lambda step: batch, optimizers, plan):
+            elapsed.append(report.elapsed_s)
+    except DivergedError:  # such an arm may well be what the study is about
+        pass
+    return min(elapsed[1:] or elapsed or [0.0])
