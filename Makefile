@@ -40,7 +40,7 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e ".[lab]"
 	@touch $@
 
 $(VENV)/.developed: $(VENV)/.installed

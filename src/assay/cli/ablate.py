@@ -1,5 +1,6 @@
 """`assay ablate`: one or more fields at several values, under several seeds, with intervals."""
 
+import importlib.util
 import math
 import os
 import re
@@ -65,6 +66,7 @@ def ablate(
     """  # noqa: D301
     several, rest = _apart(fields)
     config = build_config(tell_apart(rest), preset)
+    _check_installed()
 
     from assay.experiments.design import Design, grid
     from assay.experiments.study import Study
@@ -83,6 +85,14 @@ def ablate(
         return
     _run(study, n_workers)
     _conclude(study)
+
+
+def _check_installed() -> None:
+    if importlib.util.find_spec("statsmodels") is None:
+        raise ConfigError(
+            "ablate: statsmodels is not installed; expected what the laboratory needs. Install it: "
+            "pip install 'assay[lab]'"
+        )
 
 
 def _apart(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
@@ -130,7 +140,7 @@ def _tell_plan(study: "Study", workers: int, noise: float) -> None:
 
     jobs = Jobs(study.lab)
     study.enlist(jobs)
-    waiting = [job for job in jobs.all(study.keys()) if job.state not in ENDED]
+    waiting = [job for job in jobs.all(study.cells()) if job.state not in ENDED]
     arms, seeds = study.design.arms, study.record.seeds
     n_runs = len(arms) * len(seeds)
     seconds = _seconds(study, len(waiting)) / min(workers, max(1, len(waiting)))
@@ -177,10 +187,12 @@ def _minutes(seconds: float) -> str:
 
 
 def _run(study: "Study", workers: int) -> None:
+    from assay.experiments.jobs import ENDED, Jobs
     from assay.experiments.work import run_all
 
-    with Interrupts() as interrupts, _Progress(len(study.keys())) as told:
-        run_all(study.lab, study.keys(), workers=workers, told=told, stop=interrupts.noted)
+    before = {job.key for job in Jobs(study.lab).all(study.cells()) if job.state in ENDED}
+    with Interrupts() as interrupts, _Progress(len(study.cells()), before) as told:
+        run_all(study.lab, study.cells(), workers=workers, told=told, stop=interrupts.noted)
     if interrupts.noted():
         words.print("Saved. The same command goes on.")
         sys.exit(interrupts.status)
@@ -189,14 +201,14 @@ def _run(study: "Study", workers: int) -> None:
 class _Progress:
     """A bar of runs that have ended; a line for each where there is no terminal."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, known: set[str]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.progress import TimeRemainingColumn as Left
 
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bar = Progress(*columns, Left(), console=words, disable=not words.is_terminal)
         self._task = self._bar.add_task("runs", total=total)
-        self._told: set[str] = set()
+        self._told = set(known)
 
     def __enter__(self) -> "_Progress":
         self._bar.start()
@@ -213,10 +225,8 @@ class _Progress:
         running = [job.label for job in jobs if job.state == "running"]
         self._bar.update(self._task, completed=len(ended), description=", ".join(running)[:60])
         for job in ended:
-            if job.key not in self._told and job.elapsed_s and not words.is_terminal:
-                words.print(f"{job.label}: {job.state} after {job.elapsed_s:.0f} s")
-            if job.key not in self._told and job.error:
-                words.print(f"{job.label}: {job.state}: {job.error}")
+            if job.key not in self._told and (job.error or not words.is_terminal):
+                words.print(f"{job.label}: {job.error or f'done after {job.elapsed_s:.0f} s'}")
             self._told.add(job.key)
 
 

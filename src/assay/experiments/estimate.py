@@ -12,6 +12,7 @@ from assay.train.loop import train
 
 _STEPS = 4  # of which the first, which pays for all that is made once, does not count
 _BACKWARD = 3  # a step costs three times a forward pass
+_AROUND_S = 1.0  # to read the text, to write a checkpoint, a sample and the curve
 
 
 def run_seconds(config: RunConfig, *, val_tokens: int) -> float:
@@ -26,7 +27,8 @@ def run_seconds(config: RunConfig, *, val_tokens: int) -> float:
     every, most = config.eval.every, config.eval.max_tokens or val_tokens
     looked_at = config.train.steps // every * min(most, val_tokens)
     looked_at += min(config.eval.final_max_tokens or val_tokens, val_tokens)
-    return step_s * (config.train.steps + looked_at / (rows * config.seq_len) / _BACKWARD)
+    passes = looked_at / (rows * config.seq_len) / _BACKWARD
+    return _AROUND_S + step_s * (config.train.steps + passes)
 
 
 def _step_seconds(config: RunConfig) -> float:

@@ -145,7 +145,7 @@ class Study:
         """Where the study's own files are."""
         return self.lab / "studies" / self.name
 
-    def keys(self) -> list[str]:
+    def cells(self) -> list[str]:
         """Return the keys of all cells, seed by seed, so that pairs are complete early."""
         return [
             self.record.keys[arm.name][str(seed)]
@@ -205,8 +205,8 @@ class Study:
                 if read_json(path, _MOST_BYTES) == json.loads(json.dumps(content)):
                     return  # the same study: go on with it
                 raise RunError(
-                    f"{self.folder}: another study of this name is there and is never overwritten. "
-                    "Choose another --name."
+                    f"{self.folder}: another study of this name is there, or this one run by other "
+                    "code, whose numbers are not mixed with these. Choose another --name."
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".tmp")
@@ -226,7 +226,10 @@ def _check_metric(metric: str) -> None:
 def _check_same_text(design: Design, metric: str, data: dict[Any, Any]) -> None:
     """Refuse to compare losses on other texts, or nats of other tokens."""
     summaries: Sequence[dict[str, Any]] = [dataset.summary for dataset in data.values()]
-    if len({summary["data_sha256"] for summary in summaries}) > 1:
+    texts = {
+        tuple(s[name] for name in ("corpus_sha256", "split", "val_fraction")) for s in summaries
+    }
+    if len(texts) > 1:
         raise ConfigError(
             "data: arms with other texts or splits found; expected one validation text for all, or "
             "their losses cannot be compared."
