@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from assay.config import RunConfig
 from assay.errors import ConfigError
-from assay.experiments.design import Arm, Design, fields_that_differ, grid
+from assay.experiments.design import Arm, Design, grid
+from assay.runs.diff import fields_that_differ
 from assay.schema import override
 
 NORMS = grid({"model.norm": ["layer", "rms", "none"]})

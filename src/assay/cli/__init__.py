@@ -13,6 +13,7 @@ from assay.cli import (
     check,
     count,
     data,
+    diff,
     doctor,
     generate,
     import_,
@@ -47,6 +48,7 @@ app.command()(count.count)
 app.command()(ablate.ablate)
 app.add_typer(data.app, name="data")
 app.command()(runs.runs)
+app.command()(diff.diff)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.add_typer(check.check, name="check")

@@ -1,13 +1,13 @@
 """What is compared with what: arms that differ in named fields, under the same seeds."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from assay.config import RunConfig
 from assay.errors import ConfigError
-from assay.schema import Config, override
+from assay.schema import override
 
 _OWN = "train.seed"  # differs between the runs of one arm, by design
 
@@ -46,27 +46,6 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name} = {shown(v)}" for name, v in value.items()) + "}"
     return str(value)
-
-
-def fields_that_differ(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Return every dotted field with another value in `other`, and both values.
-
-    A field that only one of them has, since only its variant does, stands beside None.
-    """
-    first, second = dict(_flat(one.model_dump())), dict(_flat(other.model_dump()))
-    return {
-        name: (first.get(name), second.get(name))
-        for name in {**first, **second}
-        if first.get(name) != second.get(name) or (name in first) != (name in second)
-    }
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 @final
