@@ -232,8 +232,12 @@ class _Progress:
 
 def _conclude(study: "Study") -> None:
     from assay.experiments import report
+    from assay.experiments.figure import differences_figure, svg
+    from assay.experiments.page import html
 
     pages = {
+        "report.html": html(study),
+        "figure.svg": svg(differences_figure(study)),
         "report.md": report.markdown(study),
         "runs.csv": report.runs_csv(study),
         "comparisons.csv": report.comparisons_csv(study),

@@ -21,15 +21,15 @@ def markdown(study: Study) -> str:
         [
             f"# {study.name}",
             "",
-            *_design(study),
+            *design_words(study),
             "",
-            *_table(_arm_rows(study)),
+            *_table(arm_rows(study)),
             "",
-            *_findings(study),
+            *findings(study),
             "",
             "## Runs",
             "",
-            *_table(_run_rows(study)),
+            *_table(run_rows(study)),
             "",
         ]
     )
@@ -37,7 +37,7 @@ def markdown(study: Study) -> str:
 
 def runs_csv(study: Study) -> str:
     """Return every run as a row."""
-    return _csv(_run_rows(study))
+    return _csv(run_rows(study))
 
 
 def comparisons_csv(study: Study) -> str:
@@ -47,14 +47,15 @@ def comparisons_csv(study: Study) -> str:
 
 def latex(study: Study) -> str:
     """Return the arms as a LaTeX table; needs booktabs."""
-    head, *rows = _arm_rows(study)
+    head, *rows = arm_rows(study)
     lines = [r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", r"\toprule"]
     lines += [" & ".join(map(_tex, head)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _design(study: Study) -> Iterator[str]:
+def design_words(study: Study) -> Iterator[str]:
+    """Yield what was compared, in words."""
     record, arms = study.record, study.design.arms
     unit = UNITS[record.metric]
     yield (
@@ -75,7 +76,8 @@ def _design(study: Study) -> Iterator[str]:
         yield "Controlled: arms differ in the named fields and in nothing else."
 
 
-def _arm_rows(study: Study) -> list[list[str]]:
+def arm_rows(study: Study) -> list[list[str]]:
+    """Return a row for each arm under a row of headings."""
     metric, sizes = study.record.metric, study.sizes()
     compared = {found.arm: found for found in study.comparisons()}
     rows = [
@@ -128,7 +130,8 @@ def _sized(size: Size, first: Size) -> list[str]:
     return [text if abs(r - 1) < 0.0005 else f"{text} (x{r:.3g})" for text, r in pairs]
 
 
-def _findings(study: Study) -> Iterator[str]:
+def findings(study: Study) -> Iterator[str]:
+    """Yield a sentence for each comparison, and what the seeds could see."""
     for found in study.comparisons():
         yield f"* {found.sentence}"
     visible = [found.visible for found in study.comparisons() if math.isfinite(found.visible)]
@@ -140,7 +143,8 @@ def _findings(study: Study) -> Iterator[str]:
         )
 
 
-def _run_rows(study: Study) -> list[list[str]]:
+def run_rows(study: Study) -> list[list[str]]:
+    """Return a row for each run under a row of headings."""
     rows = [["arm", "seed", "state", "val_loss_nats", "val_bits_per_byte", "train_s", "run"]]
     for arm, runs in study.outcomes().items():
         for run in runs:

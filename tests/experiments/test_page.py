@@ -1,0 +1,82 @@
+"""The page of a study, made of results that are made up."""
+
+import json
+import re
+
+import pytest
+
+from assay.config import RunConfig
+from assay.experiments import figure, page, report
+from assay.experiments.design import Design, grid
+from assay.experiments.outcome import Outcome, Size
+from assay.experiments.study import Study, StudyRecord
+
+ARMS = grid({"model.norm": ["rms", "layer", "none"]})
+LOSSES = {
+    ARMS[0].name: [2.0, 2.1, 2.2],
+    ARMS[1].name: [1.9, 2.01, 2.1],
+    ARMS[2].name: [2.5, 2.6, 9],
+}
+
+
+class Told(Study):
+    """A study whose outcomes are given, not read."""
+
+    def outcomes(self):
+        return {
+            arm: [
+                Outcome(arm, n, f"{n:032x}", "finished", {"val_loss_nats": loss}, "", 1.0)
+                for n, loss in enumerate(losses)
+            ]
+            for arm, losses in LOSSES.items()
+        }
+
+    def sizes(self):
+        return dict.fromkeys(LOSSES, Size(10, 20, 30))
+
+
+@pytest.fixture
+def study(tmp_path):
+    keys = {arm: {str(n): f"{n:032x}" for n in range(3)} for arm in LOSSES}
+    record = StudyRecord(
+        base={}, arms=(), seeds=(0, 1, 2), metric="val_loss_nats", delta=None,
+        code_sha256="0" * 64, keys=keys,
+    )  # fmt: skip
+    return Told(tmp_path, "a <b> & c", Design(RunConfig(), ARMS, [0, 1, 2]), record)
+
+
+def test_a_page_needs_nothing_but_itself(study):
+    made = page.html(study)
+    assert not re.search(
+        r"<(script|img|iframe)[^>]+src=|<link|@import|url\(", made.split("<script>")[0]
+    )
+    assert made.count("<script>") == made.count("</script>") == 2
+    assert "<h1>a &lt;b&gt; &amp; c</h1>" in made
+
+
+def test_every_number_and_run_is_on_the_page_and_in_the_tables(study):
+    made = page.html(study)
+    for row in (*report.arm_rows(study)[1:], *report.run_rows(study)[1:]):
+        for cell in row[:-1]:
+            assert f"<td>{cell}</td>" in made
+    assert f'href="../../cells/{1:032x}/config.json"' in made
+
+
+def test_the_figure_holds_every_comparison_and_seed(study):
+    spec = figure.differences_figure(study)
+    values = [layer["data"]["values"] for layer in spec["layer"]]
+    assert [row["arm"] for row in values[2]] == [arm.name for arm in ARMS[1:]]
+    found = {(row["arm"], row["seed"]): row["difference"] for row in values[1]}
+    assert found[ARMS[1].name, 2] == pytest.approx(-0.1)
+    assert len(found) == 6
+    for row in values[2]:
+        assert row["low"] < row["mean"] < row["high"]
+    assert json.loads(json.dumps(spec)) == spec
+
+
+def test_the_figure_is_drawn(study):
+    spec = figure.differences_figure(study)
+    drawn = figure.svg(spec)
+    assert drawn.startswith("<svg")
+    assert "nats per token (left is better)" in drawn
+    assert figure.png(spec).startswith(b"\x89PNG")
