@@ -11,76 +11,59 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito: told apa
 _FONT = 12
 _VERSION = "6.4"  # of Vega-Lite
 Spec = dict[str, Any]
+_ARM: Spec = {"field": "arm", "type": "nominal", "sort": None, "title": None}
 
 
 def differences_figure(study: Study) -> Spec:
     """Return the differences of every arm from the first: the mean, its interval, each seed."""
     unit, metric = UNITS[study.record.metric], study.record.metric
-    axis = {"title": f"difference from {study.design.arms[0].name}, {unit} (left is better)"}
-    arm = {"field": "arm", "type": "nominal", "sort": None, "title": None}
-    number = {"type": "quantitative", "axis": axis}
-    intervals = [
-        {
-            "arm": found.arm,
-            "mean": found.mean,
-            "low": found.interval.low,
-            "high": found.interval.high,
-            "verdict": found.word,
-            "p (Holm)": found.p_holm,
-            "pairs": found.n,
-        }
-        for found in study.comparisons()
-        if found.interval is not None
-    ]
-    told = [{"field": name} for name in ("arm", "verdict", "mean", "low", "high", "p (Holm)")]
-    seeds = _seeds(study, metric)
+    title = f"difference from {study.design.arms[0].name}, {unit} (left is better)"
+    number = {"type": "quantitative", "axis": {"title": title}}
+    intervals = _intervals(study)
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": 560,
         "height": {"step": 44},
         "layer": [
-            {
-                "data": {"values": [{"zero": 0}]},
-                "mark": {"type": "rule", "color": _GREY, "strokeDash": [4, 3]},
-                "encoding": {"x": {"field": "zero", **number}},
-            },
-            {
-                "data": {"values": seeds},
-                "mark": {
-                    "type": "tick",
-                    "color": _ORANGE,
-                    "thickness": 2,
-                    "size": 14,
-                    "yOffset": 12,
-                },
-                "encoding": {
-                    "x": {"field": "difference", **number},
-                    "y": arm,
-                    "tooltip": [{"field": name} for name in ("arm", "seed", "difference", "run")],
-                },
-            },
-            {
-                "data": {"values": intervals},
-                "mark": {"type": "rule", "color": _BLUE, "strokeWidth": 2.5},
-                "encoding": {
-                    "x": {"field": "low", **number},
-                    "x2": {"field": "high"},
-                    "y": arm,
-                    "tooltip": told,
-                },
-            },
-            {
-                "data": {"values": intervals},
-                "mark": {"type": "point", "filled": True, "size": 45, "color": _BLUE, "opacity": 1},
-                "encoding": {"x": {"field": "mean", **number}, "y": arm, "tooltip": told},
-            },
+            _layer([{"zero": 0}], {"type": "rule", "color": _GREY, "strokeDash": [4, 3]},
+                   {"x": {"field": "zero", **number}}),
+            _layer(_seeds(study, metric),
+                   {"type": "tick", "color": _ORANGE, "size": 14, "yOffset": 12},
+                   {"x": {"field": "difference", **number}, "y": _ARM}),
+            _layer(intervals, {"type": "rule", "color": _BLUE, "strokeWidth": 2.5},
+                   {"x": {"field": "low", **number}, "x2": {"field": "high"}, "y": _ARM}),
+            _layer(intervals,
+                   {"type": "point", "filled": True, "size": 45, "color": _BLUE, "opacity": 1},
+                   {"x": {"field": "mean", **number}, "y": _ARM}),
         ],
         "config": {
             "font": "sans-serif",
             "axis": {"labelFontSize": _FONT, "titleFontSize": _FONT, "labelLimit": 320},
             "view": {"stroke": None},
         },
-    }
+    }  # fmt: skip
+
+
+def _layer(rows: list[Spec], mark: Spec, encoding: Spec) -> Spec:
+    """Return one layer; the pointer over a mark shows all of its row."""
+    told = [{"field": name} for name in rows[0]] if rows else []
+    return {"data": {"values": rows}, "mark": mark, "encoding": {**encoding, "tooltip": told}}
+
+
+def _intervals(study: Study) -> list[Spec]:
+    return [
+        {
+            "arm": found.arm,
+            "verdict": found.word,
+            "mean": found.mean,
+            "low": found.interval.low,
+            "high": found.interval.high,
+            "p (Holm)": found.p_holm,
+            "pairs": found.n,
+        }
+        for found in study.comparisons()
+        if found.interval is not None
+    ]
 
 
 def _seeds(study: Study, metric: str) -> list[Spec]:
