@@ -69,7 +69,7 @@ def test_trust_is_not_taken_from_the_file_that_asks_for_it(folder):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "a.pth", "x.ckpt", "m.pkl"])
 def test_a_pickle_by_any_name_is_said_and_not_opened(folder, name):
     (folder / "model.safetensors").rename(folder / name)
-    refused(folder, f"{name} is a pickle, which can run code and is never opened")
+    refused(folder, f"{name} is a pickle, which can run code: `assay import` reads it without")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,11 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
         return dict.fromkeys(_names_in(folder / _WEIGHTS), folder / _WEIGHTS)
     if not (folder / _INDEX).is_file():
         pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLES]
-        also = f" {pickles[0]} is a pickle, which can run code and is never opened." * bool(pickles)
+        also = (
+            f" {pickles[0]} is a pickle, which can run code: `assay import` reads it without."
+            if pickles
+            else ""
+        )
         raise CheckpointError(
             f"{folder}: no {_WEIGHTS} and no {_INDEX}; expected one of them.{also} Write it in "
             "transformers by `model.save_pretrained(FOLDER)`."
