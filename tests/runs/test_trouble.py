@@ -2,10 +2,12 @@
 
 import json
 import math
+import time
 
 import pytest
 from tiny_run import config_of, finish, stopping_at
 
+import assay.train.shelf
 from assay.errors import DivergedError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
@@ -160,3 +162,19 @@ def test_what_a_checkpoint_says_of_its_run(tmp_path, text):
     assert len(state["lookout"]["loss_nats"]) == 8
     (stretch,) = run.folder.read_manifest()["stretches"]
     assert 0 < stretch["save_s"] < 60
+
+
+def test_checkpoints_that_cost_more_than_they_should_are_noted(tmp_path, text, monkeypatch):
+    """Each takes half a second here, and a step some milliseconds."""
+    write = assay.train.shelf.write_checkpoint
+
+    def slowly(*arguments):
+        time.sleep(0.6)
+        return write(*arguments)
+
+    monkeypatch.setattr(assay.train.shelf, "write_checkpoint", slowly)
+    run = created(text, tmp_path / "run")
+    finish(run)
+    (note,) = run.notes
+    assert "train.checkpoint_every" in note
+    assert run.folder.read_manifest()["notes"] == [note]

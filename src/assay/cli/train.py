@@ -140,6 +140,7 @@ def _short(n: int) -> str:
 
 def conclude(run: "Run") -> None:
     """Say how it went, and where it is."""
+    tell_notes(run)
     result = run.folder.read_manifest()["result"]
     sample = run.folder.path / "samples" / f"step-{result['step']:06d}.txt"
     words.rule("sample")

@@ -42,6 +42,7 @@ from assay.train.config import TrainConfig
 
 Progress = Callable[[str, int, int], None]
 _SAMPLE_TOKENS = 256
+_SAVING_SHARE = 0.02  # beyond, checkpoints cost more than they should
 
 
 class Run:
@@ -311,6 +312,13 @@ class Run:
         """Write how it ended; a consumer that went away half way counts as an interrupt."""
         if manifest["status"] == "running":
             manifest["status"] = "interrupted"
+        if stretch.save_s > 1 and stretch.saving_share > _SAVING_SHARE:
+            note = (
+                f"checkpoints took {stretch.saving_share:.0%} of the time of the steps; raise "
+                "train.checkpoint_every to spend less on them."
+            )
+            self.notes.append(note)
+            manifest["notes"].append(note)
         manifest["ended"] = now()
         seconds = {"train_s": round(stretch.train_s, 3), "save_s": round(stretch.save_s, 3)}
         ending = {"ended": manifest["ended"], "to_step": stretch.step, **seconds}

@@ -93,7 +93,7 @@ class Stretch:
     def __init__(self, parts: Parts, state: RunState) -> None:
         self.parts = parts
         self.step, self.best, self.train_s = state.step, state.best, state.train_s
-        self.save_s = 0.0
+        self.save_s, self._train_s_before = 0.0, state.train_s
         self._lookout = Lookout(state.lookout)
         self._shelf = Shelf(parts.folder.checkpoints, keep=parts.config.train.keep_checkpoints)
         config, dataset = parts.config, parts.dataset
@@ -112,6 +112,11 @@ class Stretch:
         self._rate = matmul_rate(parts.plan.device, autocast=parts.plan.autocast)
         self._saved_step = self.step if self.step else -1
         self._judged: tuple[int, float] | None = None
+
+    @property
+    def saving_share(self) -> float:
+        """Time spent in writing checkpoints over that spent in steps, in this stretch."""
+        return self.save_s / max(1e-9, self.train_s - self._train_s_before)
 
     def batch(self, step: int) -> Int[Tensor, "B T1"]:
         """Return the training tokens of a step, counted from 1."""
