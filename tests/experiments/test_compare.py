@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from assay.experiments.compare import compare
 from assay.experiments.outcome import Outcome
@@ -41,6 +42,19 @@ def test_an_interval_excludes_zero_just_where_holm_rejects(seed, n, others):
         said = {"lower": found.mean < 0, "higher": found.mean > 0, "not resolved": True}
         assert said[found.word]
         assert (found.word == "not resolved") == (found.p_holm >= 0.05)
+
+
+def test_holm_stops_at_the_first_that_is_not_rejected_and_so_do_the_intervals():
+    """Of p = 0.03 and 0.04 neither is under 0.05 / 2, though the second is under 0.05."""
+    n = 10
+    shape = np.random.default_rng(3).normal(size=n)
+    shape = (shape - shape.mean()) / shape.std(ddof=1)
+    shifts = [special.stdtrit(n - 1, 1 - p / 2) / math.sqrt(n) for p in (0.03, 0.04)]
+    base = np.full(n, 2.0)
+    for found in compare(arms(base, *(base + shape + shift for shift in shifts)), METRIC):
+        assert found.p_holm == pytest.approx(0.06)
+        assert found.word == "not resolved"
+        assert not found.interval.excludes(0.0)
 
 
 def test_an_arm_made_worse_by_a_known_amount_is_called_worse_at_the_promised_power():

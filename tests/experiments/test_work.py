@@ -6,6 +6,7 @@ import sqlite3
 import time
 
 import pytest
+from filelock import FileLock
 
 from assay.config import RunConfig
 from assay.errors import RunError
@@ -76,6 +77,21 @@ def test_a_job_that_is_held_is_not_given_to_another(lab):
     with jobs.claimed(keys) as again:  # let go without an end
         assert again.key == keys[0]
         assert again.state == "running"
+
+
+def test_a_job_that_another_worker_ended_in_between_is_not_taken(lab, monkeypatch):
+    """It was waiting when the table was read, and its lock was let go just before ours."""
+    jobs, keys = filled(lab, [0, 1])
+
+    class LateLock(FileLock):
+        def __enter__(self):
+            Jobs(lab / "lab").end(keys[0], "done")
+            return super().__enter__()
+
+    monkeypatch.setattr("assay.experiments.jobs.FileLock", LateLock)
+    with jobs.claimed(keys) as job:
+        assert job.key == keys[1]
+    assert states(jobs, keys) == ["done", "running"]
 
 
 def test_a_run_that_diverges_is_a_result_and_one_that_fails_costs_no_other(lab):

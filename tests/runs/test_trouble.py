@@ -178,3 +178,20 @@ def test_checkpoints_that_cost_more_than_they_should_are_noted(tmp_path, text, m
     (note,) = run.notes
     assert "train.checkpoint_every" in note
     assert run.folder.read_manifest()["notes"] == [note]
+
+
+def test_an_optimizer_that_is_no_longer_finite_ends_the_run_at_the_next_checkpoint(tmp_path, text):
+    """Its updates would be zero from then on, and its checkpoints worthless."""
+    run = created(text, tmp_path / "run", train__checkpoint_every=2)
+
+    def spoil_after_step_5():
+        with run.at_work() as stretch:
+            for report in stretch.go(lambda: False):
+                if report.step == 5:
+                    state = stretch.parts.optimizers.state()
+                    next(v for name, v in state.items() if "exp_avg_sq" in name).fill_(math.inf)
+
+    with pytest.raises(DivergedError, match=r"^step 6: the optimizer's .* is not finite"):
+        spoil_after_step_5()
+    assert read_state(checkpoints(run.folder.checkpoints)[0])["step"] == 4
+    assert run.folder.read_manifest()["status"] == "diverged"

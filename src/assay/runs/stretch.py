@@ -31,7 +31,7 @@ from assay.train.optim import Optimizers
 from assay.train.plan import Plan
 from assay.train.shelf import Shelf
 from assay.train.spikes import Spike
-from assay.train.watch import all_finite, first_bad_weight
+from assay.train.watch import first_bad
 
 Stop = Callable[[], bool]
 
@@ -165,11 +165,21 @@ class Stretch:
         return self._evaluate(windows)
 
     def save(self) -> Path | None:
-        """Write a checkpoint of the present step, unless there is one or a number is not finite."""
+        """Write a checkpoint of the present step, unless there is one or a weight is not finite.
+
+        Raises:
+            DivergedError: If the optimizer's state is not finite: it would learn no more, silently.
+            RunError: If the disk does not take it.
+        """
         parts = self.parts
-        optim = parts.optimizers.state()
-        if self._saved_step == self.step or first_bad_weight(parts.model) or not all_finite(optim):
+        if self._saved_step == self.step or first_bad(parts.model.state_dict()):
             return None
+        optim = parts.optimizers.state()
+        if name := first_bad(optim):
+            raise DivergedError(
+                f"step {self.step}: the optimizer's {name} is not finite; expected numbers. Go on "
+                "from the checkpoint before, with a lower train.optimizer.lr or train.clip_norm."
+            )
         began = time.perf_counter()
         judged = self._judged
         if judged is not None and judged[0] == self.step:

@@ -92,7 +92,7 @@ def first_bad_output(model: GPT, tokens: Int[Tensor, "B T"]) -> tuple[str, int |
     Bad weights are named before any layer. Where every output is finite, what is left is said, and
     the sequence is None.
     """
-    if name := first_bad_weight(model):
+    if name := first_bad(model.state_dict()):
         return f"the weights: {name} is already not finite", None
     found: list[tuple[str, int]] = []
 
@@ -130,14 +130,6 @@ def last_bad_gradient(model: GPT) -> str:
     return f"the gradient of {bad[-1]}" if bad else "the sum of squares of gradients"
 
 
-def first_bad_weight(model: nn.Module) -> str | None:
-    """Return the first parameter that holds a NaN or an infinity, or None."""
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            return name
-    return None
-
-
-def all_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether no tensor holds a NaN or an infinity."""
-    return all(bool(value.isfinite().all()) for value in tensors.values())
+def first_bad(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that holds a NaN or an infinity, or None."""
+    return next((name for name, value in tensors.items() if not value.isfinite().all()), None)
