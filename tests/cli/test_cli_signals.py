@@ -9,11 +9,15 @@ from assay.cli.signals import Interrupts, Stopped, Unwinding
 
 @pytest.fixture(autouse=True)
 def _no_signal_is_ignored():
-    """Whatever started the tests, such as nohup, may have left one so."""
-    before = signal.getsignal(signal.SIGHUP)
+    """Whatever started the tests, such as nohup, may have left one so; as may a test."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -42,12 +46,18 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_where_nothing_is_to_be_saved_unwinds_with_its_status(number):
-    before = signal.getsignal(number)
     with Unwinding() as unwinding:
         with pytest.raises(Stopped) as caught:
             os.kill(os.getpid(), number)
         assert caught.value.status == unwinding.status == 128 + number
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(number) == signal.SIG_IGN  # what is left is to end
+
+
+def test_where_no_signal_came_every_handler_is_what_it_was():
+    before = signal.getsignal(signal.SIGTERM)
+    with Unwinding():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_nohup_ignores_does_not_unwind():

@@ -40,6 +40,7 @@ class Life:
         """Live until the end or, with `delay`, for so many seconds at most."""
         heard, told = os.pipe()
         said = path.with_name(f"{path.name}.said")
+        said.touch()  # which a child killed at once cannot
         child = start(lambda: live(path, config, told, prepare), said)
         os.close(told)
         if delay is not None:

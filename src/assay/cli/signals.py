@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -54,11 +55,12 @@ class Unwinding:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for number, handler in self._before.items():  # a process that is ending does so in peace
+            signal.signal(number, signal.SIG_IGN if self.status else handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.status:
+            os.write(sys.stderr.fileno(), b"assay: interrupted.\n")
             os._exit(128 + number)
         self.status = 128 + number
         raise Stopped(number)
