@@ -155,8 +155,10 @@ def test_a_real_process_takes_a_signal_as_a_forked_one_does(tmp_path, text, load
                 time.sleep(delay)
                 process.send_signal(number)
             status = process.wait()
-        ends[status] += 1
         words = said.read_text()
+        if status == -number and f"more text: assay generate {path}" in words:
+            status = 0  # all was done and said, and the interpreter was being torn down
+        ends[status] += 1
         wrong = wrong_end(case, status, words, path) or gone_on_with(path, text, expected, said)
         if wrong is not None:
             found[str(case)] = wrong
