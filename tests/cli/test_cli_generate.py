@@ -43,6 +43,7 @@ def test_a_machine_without_a_compiler_is_told_once(assay, trained, monkeypatch):
     assert result.stderr.count("PyTorch reads the model") == 1
 
 
+@pytest.mark.slow
 def test_many_prompts_and_samples_as_json(assay, trained):
     result = assay("generate", trained, "-p", "the", "-p", "a d", "-n", 3, "-m", 8, "--json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]

@@ -33,6 +33,7 @@ def test_both_readers_draw_the_same(native, window):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(rows=prompts, n=st.integers(1, 3), seed=st.integers(0, 5))
 def test_a_row_alone_has_the_same_bits_as_in_company(native, rows, n, seed):

@@ -104,6 +104,7 @@ def assert_same_weights(one, other, *, bound):
             torch.testing.assert_close(value, pairs[1][name], rtol=bound, atol=bound, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", ROWS, ids=lambda row: "-".join(map(str, row.values())))
 def test_replicas_are_the_models_trained_alone(fields):
     """Twenty steps in float64, each with its own seed, rate, decay, schedule and clipping."""
@@ -126,6 +127,7 @@ def test_each_replica_drops_what_it_would_drop_alone(fields, kernel):
         assert_same(reports, alone(twin), one, twin, bound=EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_in_float32_replicas_stay_near_the_models_trained_alone(optimizer):
     """Losses of order 1 differ by roundings, 6e-8, that twenty steps of learning may stretch.

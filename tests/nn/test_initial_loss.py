@@ -108,6 +108,7 @@ def test_the_excess_over_ln_v_is_half_the_variance_of_the_logits(arm, variance):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_loss_before_training_at_the_size_of_gpt2(arm):
     base = presets.minigpt(vocab_size=50_257, max_seq_len=64, d_model=768, n_heads=12, n_layers=12)
