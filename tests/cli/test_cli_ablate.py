@@ -30,6 +30,7 @@ def test_a_study_is_planned_run_told_and_not_run_twice(tmp_path, assay):
     assert "2 arms x 2 seeds = 4 runs, 0 of them made already" in plan.stderr
     assert "2 seeds can see a difference of" in plan.stderr
     assert not list((tmp_path / "lab/cells").iterdir())
+    assert not list((tmp_path / "lab/studies").iterdir())
     done = assay(*command)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "lab/studies/norm\n"

@@ -4,6 +4,7 @@ import importlib.util
 import math
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,11 +78,15 @@ def ablate(
         )
     first = config.train.seed
     design = Design(config, grid(several), range(first, first + seeds))
+    name = name or _name(several)
+    known = (lab / "studies" / name).exists()
     with preparing():
-        study = Study.create(lab, name or _name(several), design, metric=metric, delta=delta)
+        study = Study.create(lab, name, design, metric=metric, delta=delta)
     n_workers = workers or os.cpu_count() or 1
     _tell_plan(study, n_workers, noise)
     if plan_only:
+        if not known:  # a plan takes no name
+            shutil.rmtree(study.folder)
         return
     _run(study, n_workers)
     _conclude(study)

@@ -87,11 +87,6 @@ def svg(spec: Spec) -> str:
     return vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
 
 
-def png(spec: Spec) -> bytes:
-    """Return a figure as PNG, at twice the size."""
-    return vl_convert.vegalite_to_png(spec, vl_version=_VERSION, scale=2)
-
-
 def library() -> str:
     """Return the JavaScript that draws figures in a page, which then needs no network."""
     code: str = vl_convert.javascript_bundle(None, vl_version=_VERSION)  # type: ignore[arg-type]
