@@ -4,12 +4,13 @@ import json
 import re
 
 import pytest
+from small_study import Told
 
 from assay.config import RunConfig
 from assay.experiments import figure, page, report
 from assay.experiments.design import Design, grid
-from assay.experiments.outcome import Outcome, Size
-from assay.experiments.study import Study, StudyRecord
+from assay.experiments.results import Results
+from assay.experiments.study_file import StudyRecord
 
 ARMS = grid({"model.norm": ["rms", "layer", "none"]})
 LOSSES = {
@@ -19,34 +20,20 @@ LOSSES = {
 }
 
 
-class Told(Study):
-    """A study whose outcomes are given, not read."""
-
-    def outcomes(self):
-        return {
-            arm: [
-                Outcome(arm, n, f"{n:032x}", "finished", {"val_loss_nats": loss}, "", 1.0)
-                for n, loss in enumerate(losses)
-            ]
-            for arm, losses in LOSSES.items()
-        }
-
-    def sizes(self):
-        return dict.fromkeys(LOSSES, Size(10, 20, 30))
-
-
 @pytest.fixture
-def study(tmp_path):
+def results(tmp_path):
     keys = {arm: {str(n): f"{n:032x}" for n in range(3)} for arm in LOSSES}
     record = StudyRecord(
         base={}, arms=(), seeds=(0, 1, 2), metric="val_loss_nats", delta=None,
         code_sha256="0" * 64, keys=keys,
     )  # fmt: skip
-    return Told(tmp_path, "a <b> & c", Design(RunConfig(), ARMS, [0, 1, 2]), record)
+    design = Design(RunConfig(), ARMS, [0, 1, 2])
+    study = Told(tmp_path, "a <b> & c", design, record, LOSSES)
+    return Results.of(study)
 
 
-def test_a_page_needs_nothing_but_itself(study):
-    made = page.html(study)
+def test_a_page_needs_nothing_but_itself(results):
+    made = page.html(results)
     assert not re.search(
         r"<(script|img|iframe)[^>]+src=|<link|@import|url\(", made.split("<script>")[0]
     )
@@ -54,16 +41,16 @@ def test_a_page_needs_nothing_but_itself(study):
     assert "<h1>a &lt;b&gt; &amp; c</h1>" in made
 
 
-def test_every_number_and_run_is_on_the_page_and_in_the_tables(study):
-    made = page.html(study)
-    for row in (*report.arm_rows(study)[1:], *report.run_rows(study)[1:]):
+def test_every_number_and_run_is_on_the_page_and_in_the_tables(results):
+    made = page.html(results)
+    for row in (*report.arm_rows(results)[1:], *report.run_rows(results)[1:]):
         for cell in row[:-1]:
             assert f"<td>{cell}</td>" in made
-    assert f'href="../../cells/{1:032x}/config.json"' in made
+    assert f'href="../../cells/{ARMS[0].name} 1/config.json"' in made
 
 
-def test_the_figure_holds_every_comparison_and_seed(study):
-    spec = figure.differences_figure(study)
+def test_the_figure_holds_every_comparison_and_seed(results):
+    spec = figure.differences_figure(results)
     values = [layer["data"]["values"] for layer in spec["layer"]]
     assert [row["arm"] for row in values[2]] == [arm.name for arm in ARMS[1:]]
     found = {(row["arm"], row["seed"]): row["difference"] for row in values[1]}
@@ -74,8 +61,8 @@ def test_the_figure_holds_every_comparison_and_seed(study):
     assert json.loads(json.dumps(spec)) == spec
 
 
-def test_the_figure_is_drawn(study):
-    spec = figure.differences_figure(study)
+def test_the_figure_is_drawn(results):
+    spec = figure.differences_figure(results)
     drawn = figure.svg(spec)
     assert drawn.startswith("<svg")
     assert "nats per token (left is better)" in drawn

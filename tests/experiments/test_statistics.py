@@ -19,7 +19,6 @@ from assay.experiments.planning import (
     seeds_for_width,
     seeds_to_see,
     smallest_visible,
-    stein_interval,
 )
 from assay.experiments.statistics import (
     bootstrap_interval,
@@ -143,7 +142,7 @@ def test_seeds_added_by_steins_rule_leave_the_error_where_it_was(noise, n_first)
         first = draw(rng, n_first) - draw(rng, n_first)
         n = min(seeds_for_width(first, half_width), 3000)
         rest = draw(rng, n - n_first) - draw(rng, n - n_first)
-        found = stein_interval(np.concatenate([first, rest]), n_first)
+        found = t_interval(np.concatenate([first, rest]), n_first=n_first)
         assert found.half_width <= half_width * 1.0001 or n == 3000
         covered += not found.excludes(0.0)
     assert covered / times >= 0.95 - margin(0.95, times)

@@ -2,54 +2,15 @@ import json
 import math
 
 import pytest
+from small_study import base_on, finished, study_of
 
-from assay.config import RunConfig
 from assay.errors import ConfigError, RunError
 from assay.experiments import report
 from assay.experiments.design import Arm, Design, grid
 from assay.experiments.jobs import Jobs
+from assay.experiments.results import Results
 from assay.experiments.study import Study
-from assay.experiments.work import run_job
 from assay.runs.metrics import read_rows
-from assay.schema import override
-
-TEXT = "\n".join(f"{n} và {n + 1} là {2 * n + 1}." for n in range(60)) + "\n"
-
-
-@pytest.fixture
-def base(tmp_path, monkeypatch):
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("assay.engine.device._TIMED_S", 1e-9)
-    monkeypatch.setattr("assay.runs.run.draw_curve", lambda *a, **k: None)
-    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
-    fields = {
-        "model.max_seq_len": 16,
-        "model.d_model": 16,
-        "model.n_layers": 1,
-        "data.text": str(tmp_path / "text.txt"),
-        "data.tokenizer": "char",
-        "train.steps": 12,
-        "train.batch_size": 4,
-        "train.device": "cpu",
-        "eval.final_max_tokens": 64,
-    }
-    return override(RunConfig(), fields)
-
-
-def finished(study):
-    """Run every cell of a study in this process."""
-    jobs = Jobs(study.lab)
-    study.enlist(jobs)
-    for _ in study.cells():
-        with jobs.claimed(study.cells()) as job:
-            if job is not None:
-                run_job(jobs, job)
-    return study
-
-
-def study_of(base, tmp_path, arms, *, name="study", seeds=(0, 1, 2), **options):
-    design = Design(base, arms, seeds)
-    return Study.create(tmp_path / "lab", name, design, metric="val_loss_nats", **options)
 
 
 def test_an_arm_that_trains_less_is_found_worse_and_the_report_says_so(base, tmp_path):
@@ -57,14 +18,29 @@ def test_an_arm_that_trains_less_is_found_worse_and_the_report_says_so(base, tmp
     study = finished(study_of(base, tmp_path, arms))
     (found,) = study.comparisons()
     assert found.word == "higher"
-    page = report.markdown(study)
+    page = report.markdown(Results.of(study))
     assert found.sentence in page
     assert "| short |" in page
     assert "(x0.0833)" in page  # a twelfth of the FLOPs: better would not be silently bigger
-    rows = report.runs_csv(study).splitlines()
+    rows = report.runs_csv(Results.of(study)).splitlines()
     assert len(rows) == 1 + 6
-    assert report.comparisons_csv(study).splitlines()[1].startswith("short,3,")
-    assert report.latex(study).count(r"\\") == 3
+    assert report.comparisons_csv(Results.of(study)).splitlines()[1].startswith("short,3,")
+    assert report.latex(Results.of(study)).count(r"\\") == 3
+
+
+@pytest.mark.slow
+def test_planted_effects_are_found_and_an_arm_alike_is_not_called_different(base, tmp_path):
+    """Real runs: a rate of a hundredth, an output that is held back, other rounding alone."""
+    adamw = base_on(*base.data.text, train__optimizer="adamw", train__steps=40)
+    arms = [
+        Arm("first", {"train.optimizer.lr": 4e-3}),
+        Arm("alike", {"train.optimizer.lr": 4e-3, "train.micro_batches": 2}),
+        Arm("slow", {"train.optimizer.lr": 4e-5}),
+        Arm("capped", {"train.optimizer.lr": 4e-3, "model.soft_cap": 0.5}),
+    ]
+    study = finished(study_of(adamw, tmp_path, arms, delta=0.01))
+    words = {found.arm: found.word for found in study.comparisons()}
+    assert words == {"alike": "equivalent", "slow": "higher", "capped": "higher"}
 
 
 def test_runs_of_one_seed_start_alike_and_read_alike(base, tmp_path):
@@ -122,7 +98,7 @@ def test_a_study_not_run_yet_says_nothing_of_its_arms(base, tmp_path):
     (found,) = study.comparisons()
     assert (found.word, found.n) == ("not resolved", 0)
     assert math.isnan(found.mean)
-    assert "waiting" in report.markdown(study)
+    assert "waiting" in report.markdown(Results.of(study))
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,19 @@ from assay.cli import (
     ablate,
     bench,
     check,
+    claims,
     count,
     data,
     diff,
     doctor,
     generate,
     import_,
+    paper,
     resume,
     runs,
     show,
     train,
+    verify,
 )
 from assay.cli.printable import escaped
 from assay.cli.signals import Stopped, Unwinding
@@ -46,6 +49,9 @@ app.command()(generate.generate)
 app.command()(show.show)
 app.command()(count.count)
 app.command()(ablate.ablate)
+app.add_typer(claims.claims, name="claims")
+app.command()(paper.paper)
+app.command()(verify.verify)
 app.add_typer(data.app, name="data")
 app.command()(runs.runs)
 app.command()(diff.diff)

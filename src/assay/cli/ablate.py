@@ -1,27 +1,27 @@
 """`assay ablate`: one or more fields at several values, under several seeds, with intervals."""
 
 import importlib.util
-import math
 import os
-import re
-import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from assay.cli.arguments import Preset, build_config, parse_value, tell_apart
+from assay.cli.ablate_fields import apart, name_of, values_of
+from assay.cli.ablate_plan import tell_made, tell_plan, tell_visible
+from assay.cli.ablate_run import conclude, keep_documents, run
+from assay.cli.arguments import Preset, build_config, tell_apart
 from assay.cli.progress import preparing, words
-from assay.cli.signals import Interrupts
 from assay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from assay.experiments.jobs import Job
+    from assay.experiments.design import Design
     from assay.experiments.study import Study
 
-_CHANGE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+)=(.*)", re.DOTALL)
 _ASSUMED_NOISE = 0.01  # nats: what small models showed over seeds; said where it is used
+_MATCH_BY = {"parameters": "model.d_model", "flops": "train.steps"}
 Fields = Annotated[
     list[str],
     typer.Argument(
@@ -30,29 +30,68 @@ Fields = Annotated[
         show_default=False,
     ),
 ]
+Name = Annotated[str | None, typer.Option("--name", "-n", help="Of the study.")]
+Seeds = Annotated[int, typer.Option(help="Runs of each arm.")]
+Metric = Annotated[str, typer.Option(help="val_loss_nats or val_bits_per_byte.")]
+Delta = Annotated[
+    float | None, typer.Option(help="Smallest difference that matters, for equivalence.")
+]
+Match = Annotated[
+    Literal["parameters", "flops"] | None,
+    typer.Option(help="Bring every arm to the first one's parameters or training FLOPs..."),
+]
+MatchBy = Annotated[
+    str | None,
+    typer.Option(
+        help="...by this field; else model.d_model for parameters, train.steps for flops.",
+        show_default=False,
+    ),
+]
+Tune = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD=A,B...", help="Choose this field for each arm, on other seeds."),
+]
+TuneSeeds = Annotated[int, typer.Option(help="Runs of each value while tuning.")]
+UntilWidth = Annotated[
+    float | None,
+    typer.Option(help="Add seeds until every interval is at most so much to either side."),
+]
+MostSeeds = Annotated[int, typer.Option(help="Bound of --until-width.")]
+Documents = Annotated[bool, typer.Option("--documents", help="Resample validation documents too.")]
+MixCode = Annotated[
+    bool, typer.Option("--mix-code", help="Keep runs of this study by other code, marked.")
+]
+Noise = Annotated[
+    float, typer.Option(help="Assumed sd of a paired difference, before any is measured.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; else one a core.")]
+PlanOnly = Annotated[
+    bool, typer.Option("--plan", help="Say what it would take and see; run nothing.")
+]
+Lab = Annotated[
+    Path, typer.Option(envvar="ASSAY_LAB", help="The folder of studies and their runs.")
+]
 
 
 def ablate(
     fields: Fields,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Of the study.")] = None,
+    name: Name = None,
     preset: Preset = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Runs of each arm.")] = 3,
-    metric: Annotated[
-        str, typer.Option(help="val_loss_nats or val_bits_per_byte.")
-    ] = "val_loss_nats",
-    delta: Annotated[
-        float | None, typer.Option(help="Smallest difference that matters, for equivalence.")
-    ] = None,
-    noise: Annotated[
-        float, typer.Option(help="Assumed sd of a paired difference, before any is measured.")
-    ] = _ASSUMED_NOISE,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; else one a core.")] = None,
-    plan_only: Annotated[
-        bool, typer.Option("--plan", help="Say what it would take and see; run nothing.")
-    ] = False,
-    lab: Annotated[
-        Path, typer.Option(envvar="ASSAY_LAB", help="The folder of studies and their runs.")
-    ] = Path("lab"),
+    seeds: Seeds = 3,
+    metric: Metric = "val_loss_nats",
+    delta: Delta = None,
+    match: Match = None,
+    match_by: MatchBy = None,
+    tune: Tune = None,
+    tune_seeds: TuneSeeds = 2,
+    until_width: UntilWidth = None,
+    most_seeds: MostSeeds = 20,
+    documents: Documents = False,
+    mix_code: MixCode = False,
+    noise: Noise = _ASSUMED_NOISE,
+    workers: Workers = None,
+    plan_only: PlanOnly = False,
+    lab: Lab = Path("lab"),
 ) -> None:
     """Compare fields at several values, seed by seed, and say what the seeds can and cannot show.
 
@@ -62,34 +101,67 @@ def ablate(
 
     \b
     assay ablate model.norm=layer,rms,none --seeds 5
-    assay ablate model.tie_embeddings=true,false my.txt train.steps=300 --delta 0.01
-    assay ablate model.norm=rms,none train.optimizer.lr=1e-3,1e-2 --plan
+    assay ablate model.tie_embeddings=true,false --match parameters --match-by model.mlp.d_ff
+    assay ablate model.norm=rms,none --tune train.optimizer.lr=1e-3,4e-3,16e-3 --plan
     """  # noqa: D301
-    several, rest = _apart(fields)
+    several, rest = apart(fields)
     config = build_config(tell_apart(rest), preset)
     _check_installed()
 
     from assay.experiments.design import Design, grid
-    from assay.experiments.study import Study
 
     if not several:
         raise ConfigError(
             "fields: none with several values found; expected one such as model.norm=layer,rms."
         )
+    _check_numbers(noise, until_width)
     first = config.train.seed
     design = Design(config, grid(several), range(first, first + seeds))
-    name = name or _name(several)
-    known = (lab / "studies" / name).exists()
-    with preparing():
-        study = Study.create(lab, name, design, metric=metric, delta=delta)
-    n_workers = workers or os.cpu_count() or 1
-    _tell_plan(study, n_workers, noise)
-    if plan_only:
-        if not known:  # a plan takes no name
-            shutil.rmtree(study.folder)
-        return
-    _run(study, n_workers)
-    _conclude(study)
+    bench = _Bench(lab, name or name_of(several), metric, delta, mix_code, workers, plan_only)
+    design = _matched(design, match, match_by)
+    design = _tuned(bench, design, tune, tune_seeds)
+    design = _widened(bench, design, until_width, most_seeds)
+    study = bench.planned(bench.name, design)
+    tell_made(study)
+    tell_visible(study, noise)
+    n_failed = bench.run(study)
+    if not plan_only:
+        if documents:
+            keep_documents(study)
+        conclude(study)
+    sys.exit(1 if n_failed else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Where and how studies are run: that of the results, and those that lead up to it."""
+
+    lab: Path
+    name: str
+    metric: str
+    delta: float | None
+    mix_code: bool
+    workers: int | None
+    plan_only: bool
+
+    def planned(self, name: str, design: "Design") -> "Study":
+        """Plan a study and say what it takes."""
+        from assay.experiments.study import Study
+
+        with preparing():
+            study = Study.planned(self.lab, name, design, metric=self.metric, delta=self.delta)
+        if not self.plan_only:
+            study = study.written(mix_code=self.mix_code)
+        tell_plan(study, self._n_workers)
+        return study
+
+    def run(self, study: "Study") -> int:
+        """Run it, unless only a plan is wanted; return how many runs failed."""
+        return 0 if self.plan_only else run(study, self._n_workers)
+
+    @property
+    def _n_workers(self) -> int:
+        return self.workers or os.cpu_count() or 1
 
 
 def _check_installed() -> None:
@@ -100,156 +172,61 @@ def _check_installed() -> None:
         )
 
 
-def _apart(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
-    """Return the fields with several values, and all other arguments."""
-    several: dict[str, list[Any]] = {}
-    rest = []
-    for argument in arguments:
-        match = _CHANGE.fullmatch(argument)
-        values = _split(match[2]) if match else []
-        if match and len(values) > 1:
-            several[match[1]] = [parse_value(value) for value in values]
-        else:
-            rest.append(argument)
-    return several, rest
+def _check_numbers(noise: float, until_width: float | None) -> None:
+    for option, value in (("--noise", noise), ("--until-width", until_width)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"{option}: {value} found; expected a number above 0.")
 
 
-def _split(text: str) -> list[str]:
-    """Cut at the commas that stand in no bracket and no quotation."""
-    parts, depth, quote, start = [], 0, "", 0
-    for place, letter in enumerate(text):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "[{":
-            depth += 1
-        elif letter in "]}":
-            depth -= 1
-        elif letter == "," and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
-    return [*parts, text[start:]]
+def _matched(design: "Design", match: str | None, by: str | None) -> "Design":
+    from assay.experiments.made import Matching
+    from assay.experiments.matching import matched
+    from assay.schema import decode
+
+    if match is None:
+        if by is not None:
+            raise ConfigError(
+                f"--match-by: {by} found without --match; expected --match parameters or --match "
+                "flops beside it."
+            )
+        return design
+    with preparing():
+        return matched(design, decode(Matching, {"what": match, "by": by or _MATCH_BY[match]}))
 
 
-def _name(several: dict[str, list[Any]]) -> str:
-    """Return a name that says what is compared."""
-    text = "-".join(field.rpartition(".")[2] for field in several)
-    return re.sub(r"[^a-z0-9._-]", "-", text.lower())[:64]
+def _tuned(bench: _Bench, design: "Design", tune: str | None, n_seeds: int) -> "Design":
+    """Run the trials and return the design with what they chose."""
+    from assay.experiments import tuning
+
+    if tune is None:
+        return design
+    field, values = values_of(tune)
+    declared = tuning.declare(design, field, values, n_seeds, f"{bench.name}-tuning")
+    trials = bench.planned(declared.study, tuning.trials_of(design, declared))
+    bench.run(trials)
+    return design if bench.plan_only else tuning.tuned(design, declared, trials)
 
 
-def _tell_plan(study: "Study", workers: int, noise: float) -> None:
-    """Say how many runs, how long, and what they can see."""
-    from assay.experiments.jobs import ENDED, Jobs
-    from assay.experiments.planning import ALPHA, POWER, smallest_visible
+def _widened(bench: _Bench, design: "Design", half_width: float | None, most: int) -> "Design":
+    """Run the first stage and return the design with the seeds that it asks for."""
+    from assay.experiments import widening
+    from assay.experiments.made import Widening
 
-    jobs = Jobs(study.lab)
-    study.enlist(jobs)
-    waiting = [job for job in jobs.all(study.cells()) if job.state not in ENDED]
-    arms, seeds = study.design.arms, study.record.seeds
-    n_runs = len(arms) * len(seeds)
-    seconds = _seconds(study, len(waiting)) / min(workers, max(1, len(waiting)))
+    if half_width is None:
+        return design
+    declared = Widening(half_width=half_width, n_first=len(design.seeds), most=most)
+    widening.check(declared)
+    if bench.plan_only:
+        words.print(
+            f"after these {declared.n_first} first seeds, as many more as Stein's rule asks for +- "
+            f"{half_width:g}, {most} in all at most"
+        )
+        return design
+    first = bench.planned(f"{bench.name}-first", design)
+    bench.run(first)
+    asked = widening.seeds_asked(first.ended_outcomes(), bench.metric, declared)
     words.print(
-        f"{study.folder}: {len(arms)} arms x {len(seeds)} seeds = {n_runs} runs, "
-        f"{n_runs - len(waiting)} of them made already; about {_minutes(seconds)} with "
-        f"{workers} worker{'s' * (workers > 1)} of one thread"
+        f"{declared.n_first} first seeds ask for {asked} in all"
+        + (f"; --most-seeds allows {most}" if asked > most else "")
     )
-    alpha = ALPHA / (len(arms) - 1)
-    visible = smallest_visible(noise, len(seeds), alpha=alpha)
-    words.print(
-        f"{len(seeds)} seeds can see a difference of {visible:.2g} with power {POWER:g}, if "
-        f"the noise of a paired difference is {noise:g} (assumed; --noise), over {len(arms) - 1} "
-        f"comparison{'s' * (len(arms) > 2)}"
-    )
-
-
-def _seconds(study: "Study", n_waiting: int) -> float:
-    """Return about how long the runs that wait would take one after another."""
-    import torch
-
-    from assay.data.prepare import prepare
-    from assay.experiments.estimate import run_seconds
-    from assay.schema import override
-
-    if n_waiting == 0:
-        return 0.0
-    threads, total = torch.get_num_threads(), 0.0
-    torch.set_num_threads(1)
-    for arm in study.design.arms:
-        config = study.design.config(arm, study.record.seeds[0])
-        dataset = prepare(config.data)
-        if config.model.vocab_size is None:
-            config = override(config, {"model.vocab_size": dataset.tokenizer.vocab_size})
-        total += run_seconds(config, val_tokens=len(dataset.val.ids))
-    torch.set_num_threads(threads)
-    return total / len(study.design.arms) * n_waiting
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _run(study: "Study", workers: int) -> None:
-    from assay.experiments.jobs import ENDED, Jobs
-    from assay.experiments.work import run_all
-
-    before = {job.key for job in Jobs(study.lab).all(study.cells()) if job.state in ENDED}
-    with Interrupts() as interrupts, _Progress(len(study.cells()), before) as told:
-        run_all(study.lab, study.cells(), workers=workers, told=told, stop=interrupts.noted)
-    if interrupts.noted():
-        words.print("Saved. The same command goes on.")
-        sys.exit(interrupts.status)
-
-
-class _Progress:
-    """A bar of runs that have ended; a line for each where there is no terminal."""
-
-    def __init__(self, total: int, known: set[str]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Left
-
-        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, Left(), console=words, disable=not words.is_terminal)
-        self._task = self._bar.add_task("runs", total=total)
-        self._told = set(known)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, jobs: "list[Job]") -> None:
-        """Show where the jobs stand."""
-        from assay.experiments.jobs import ENDED
-
-        ended = [job for job in jobs if job.state in ENDED]
-        running = [job.label for job in jobs if job.state == "running"]
-        self._bar.update(self._task, completed=len(ended), description=", ".join(running)[:60])
-        for job in ended:
-            if job.key not in self._told and (job.error or not words.is_terminal):
-                words.print(f"{job.label}: {job.error or f'done after {job.elapsed_s:.0f} s'}")
-            self._told.add(job.key)
-
-
-def _conclude(study: "Study") -> None:
-    from assay.experiments import report
-    from assay.experiments.figure import differences_figure, svg
-    from assay.experiments.page import html
-
-    pages = {
-        "report.html": html(study),
-        "figure.svg": svg(differences_figure(study)),
-        "report.md": report.markdown(study),
-        "runs.csv": report.runs_csv(study),
-        "comparisons.csv": report.comparisons_csv(study),
-        "table.tex": report.latex(study),
-    }
-    for name, content in pages.items():
-        (study.folder / name).write_text(content, encoding="utf-8")
-    for found in study.comparisons():
-        words.print(found.sentence)
-    typer.echo(str(study.folder))
+    return widening.widened(design, asked, declared)

@@ -1,9 +1,9 @@
-"""`assay runs`: what there is."""
+"""`assay runs`: what there is, and some of it side by side."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,21 +11,38 @@ from rich.table import Table
 
 from assay.cli.arguments import RunsFolder
 from assay.cli.printable import escaped
-from assay.errors import RunError
+from assay.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from assay.runs.folder import RunFolder
+
+_RESULT = ("val_loss_nats", "val_bits_per_byte", "train_s")
+Compared = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN RUN...]", help="Names or paths of runs to compare; else all."),
+]
 
 
 def runs(
+    compared: Compared = None,
     folder: RunsFolder = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
 ) -> None:
-    """List runs, oldest first: state, steps, validation loss, bits per byte.
+    """List runs, oldest first; or compare some: config, parameters, FLOPs, tokens, result.
+
+    Of the config only the fields in which some of them differ are shown. Two runs are compared in
+    everything else too by `assay diff`.
 
     \b
     assay runs
     assay runs --json | jq .
+    assay runs first second third
     """  # noqa: D301
     from assay.runs.folder import RunFolder
 
+    if compared:
+        _compare([RunFolder.find(name, folder) for name in compared], as_json=as_json)
+        return
     rows = [_row(found) for found in RunFolder.all_under(folder)]
     if as_json:
         sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
@@ -38,7 +55,7 @@ def runs(
     )
 
 
-def _row(folder: Any) -> dict[str, Any]:  # noqa: ANN401
+def _row(folder: "RunFolder") -> dict[str, Any]:
     try:
         manifest = folder.read_manifest()
     except RunError:
@@ -48,11 +65,62 @@ def _row(folder: Any) -> dict[str, Any]:  # noqa: ANN401
         "run": folder.path.name,
         "state": manifest["status"],
         "steps": last.get("to_step"),
-        "val_loss_nats": result.get("val_loss_nats"),
-        "val_bits_per_byte": result.get("val_bits_per_byte"),
-        "train_s": result.get("train_s"),
+        **{name: result.get(name) for name in _RESULT},
         "started": manifest["started"],
     }
+
+
+def _compare(folders: "list[RunFolder]", *, as_json: bool) -> None:
+    """Print one column a run, one line for each thing in which some of them may differ."""
+    if len(folders) < 2:
+        raise ConfigError(
+            f"runs: one run found, {folders[0].path.name}; expected at least two to compare. One "
+            "is told by `assay show`."
+        )
+    columns = _columns(folders)
+    if as_json:
+        sys.stdout.writelines(json.dumps(column) + "\n" for column in columns)
+        return
+    table = Table(box=None)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(escaped(column["run"]), overflow="fold")
+    for name in list(columns[0])[1:]:
+        table.add_row(name, *(_compared(name, column[name]) for column in columns))
+    Console(markup=False).print(table)
+
+
+def _columns(folders: "list[RunFolder]") -> list[dict[str, Any]]:
+    from assay.experiments.outcome import Size
+    from assay.runs.diff import fields_that_differ
+
+    configs = [folder.read_config() for folder in folders]
+    differing = [fields_that_differ(configs[0], config) for config in configs]
+    fields = list({name: None for found in differing for name in found})
+    first = {name: values[0] for found in differing for name, values in found.items()}
+    columns = []
+    for folder, config, found in zip(folders, configs, differing, strict=True):
+        size, manifest = Size.of(config), folder.read_manifest()
+        columns.append(
+            {
+                "run": folder.path.name,
+                **{name: found[name][1] if name in found else first[name] for name in fields},
+                "parameters": size.parameters,
+                "training FLOPs": size.train_flops,
+                "training tokens": size.train_tokens,
+                "state": manifest["status"],
+                **{name: manifest.get("result", {}).get(name) for name in _RESULT},
+            }
+        )
+    return columns
+
+
+def _compared(name: str, value: object) -> str:
+    from assay.experiments.design import shown
+
+    if "." in name:  # a field of the config, as it is typed
+        return escaped(shown(value))
+    return f"{value:,}" if isinstance(value, int) else _cell(value)
 
 
 def _cell(value: object) -> str:

@@ -89,7 +89,8 @@ class DataConfig(Config):
     """The text of a run, from its files to its tokens."""
 
     text: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ("shakespeare",)
-    """Each of: `shakespeare`, a file, a folder, a glob, `-`, or `hf:NAME[:SPLIT]`."""
+    """Each of: `shakespeare`, its halves `shakespeare-1` and `shakespeare-2`, `task:copy`,
+    `task:reverse`, `task:addition`, a file, a folder, a glob, `-`, or `hf:NAME[:SPLIT]`."""
     json_field: str = "text"
     """The field of a .jsonl line that holds its text; `FILE.jsonl:FIELD` overrides it."""
     document_start: str | None = None

@@ -19,6 +19,7 @@ from typing import BinaryIO, NoReturn, cast
 
 import zstandard
 
+from assay.data import synthetic
 from assay.data.sources import COMPRESSIONS, Origin
 from assay.errors import DataError
 
@@ -37,6 +38,8 @@ def read_pieces(origin: Origin, document_start: str | None) -> Iterator[tuple[st
     """
     if origin.format == "hub":
         pieces = _hub(origin)
+    elif origin.format == "task":
+        pieces = ((origin.name, line) for line in synthetic.text(cast(synthetic.Task, origin.path)))
     elif origin.format == "jsonl":
         pieces = _json_lines(origin)
     elif document_start is not None:
@@ -169,9 +172,9 @@ def _started(origin: Origin, pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def _json_lines(origin: Origin) -> Iterator[tuple[str, str]]:
-    """Read one document per line; blank lines are passed over."""
+    """Read one document per line; blank lines, and the other half's, are passed over."""
     for number, line in enumerate(_lines(_text(origin)), 1):
-        if line.strip():
+        if line.strip() and (not origin.half or number % 2 == origin.half % 2):
             place = f"{origin.name}:{number}"
             yield place, _field(_parse(line, place), origin.field, place)
 

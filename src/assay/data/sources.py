@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from assay.data.config import DataConfig
+from assay.data.synthetic import TASKS
 from assay.errors import DataError
 
 BUNDLED = Path(__file__).parent / "bundled" / "shakespeare.jsonl.xz"
+# The names of texts that come with the package: all works, or every second one from the 1st or 2nd.
+_WORKS = {"shakespeare": 0, "shakespeare-1": 1, "shakespeare-2": 2}
 COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", ".zst"})
 # What a folder is searched for. A file named on its own, or by a glob, may have any suffix.
 _PROSE = {".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org", ".jsonl", ".srt", ".po"}
@@ -32,15 +35,17 @@ class Origin:
 
     Attributes:
         name: As shown to the user and in errors.
-        path: The file; for `hub`, the data set's name.
-        format: How documents are told apart.
+        path: The file; for `hub`, the data set's name; for `task`, the task.
+        format: How documents are told apart; a `task` is one document of many lines.
         field: Which field holds the text, for `jsonl` and `hub`.
+        half: For `jsonl`: 1 or 2 takes every second line from that one on, 0 takes all.
     """
 
     name: str
     path: str
-    format: Literal["text", "jsonl", "hub"]
+    format: Literal["text", "jsonl", "hub", "task"]
     field: str = "text"
+    half: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,10 @@ def find_origins(config: DataConfig) -> Found:
 
 
 def _resolve(entry: str, field: str) -> list[Origin]:
-    if entry == "shakespeare":
-        return [Origin(entry, str(BUNDLED), "jsonl", "text")]
+    if entry in _WORKS:
+        return [Origin(entry, str(BUNDLED), "jsonl", half=_WORKS[entry])]
+    if entry.startswith("task:"):
+        return [_task(entry)]
     if entry == "-":
         return [Origin("standard input", _spool(), "text")]
     if entry.startswith("hf:"):
@@ -90,8 +97,18 @@ def _resolve(entry: str, field: str) -> list[Origin]:
         )
     raise DataError(
         f"data.text: no file, folder or text named {entry!r}.{_nearest(entry)} "
-        "Expected 'shakespeare', a file, a folder, a glob, '-' or 'hf:NAME'."
+        "Expected 'shakespeare', a file, a folder, a glob, '-', 'task:NAME' or 'hf:NAME'."
     )
+
+
+def _task(entry: str) -> Origin:
+    name = entry.removeprefix("task:")
+    if name not in TASKS:
+        raise DataError(
+            f"data.text: no task named {name!r}; expected one of {', '.join(TASKS)}. "
+            f"(A file of that name is ./{entry}.)"
+        )
+    return Origin(entry, name, "task")
 
 
 def _file(path: str, field: str) -> Origin:
@@ -157,5 +174,5 @@ def _spool() -> str:
 def _nearest(entry: str) -> str:
     parent = Path(entry).parent
     here = [str(parent / path.name) for path in parent.iterdir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(entry, [*here, "shakespeare"], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(entry, [*here, *_WORKS], n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""

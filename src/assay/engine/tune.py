@@ -23,7 +23,7 @@ import torch
 from assay.config import RunConfig
 from assay.count import count
 from assay.data.cache import cache_folder
-from assay.engine.device import describe_machine, matmul_rate
+from assay.engine.device import describe_machine, known_matmul_rate, matmul_rate
 from assay.errors import DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.model import GPT
@@ -63,8 +63,7 @@ def tune(config: RunConfig, plan: Plan, cache: Path | None = None) -> tuple[Plan
         plan: As `settle` returns it.
         cache: Folder of the choices made before; None stands for the user's.
     """
-    expected_s = _expected_s(config, plan)
-    if expected_s < _WORTH_TIMING_S or not _open_fields(plan):
+    if not _open_fields(plan) or (expected_s := _expected_s(config, plan)) < _WORTH_TIMING_S:
         return plan, []
     memory = cache_folder(cache) / "tuning" / f"{_key(config, plan)}.json"
     kept = _recall(memory)
@@ -99,7 +98,7 @@ def _expected_s(config: RunConfig, plan: Plan) -> float:
     """Return the seconds of a run if all its FLOPs went at the rate of a large product."""
     flops = count(config.model, seq_len=config.seq_len).training_flops
     sequences = config.train.steps * config.train.batch_size
-    return flops * sequences / matmul_rate(plan.device, autocast=plan.autocast)
+    return flops * sequences / known_matmul_rate(plan.device, autocast=plan.autocast)
 
 
 def _time_all(config: RunConfig, plan: Plan, *, compiling: bool) -> list[Trial]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from assay.experiments.outcome import Outcome
-from assay.experiments.planning import ALPHA, POWER, seeds_to_see, smallest_visible
+from assay.experiments.planning import ALPHA, seeds_to_see, smallest_visible
 from assay.experiments.statistics import (
     Interval,
     bootstrap_interval,
@@ -34,6 +34,8 @@ class Comparison:
         mean: Mean difference, NaN with fewer than two pairs.
         interval: Where it lies, at the level that Holm's method leaves to this comparison.
         bootstrap: The same by BCa bootstrap, from eight seeds on.
+        documents: Seeds and validation documents resampled, where losses by document are kept.
+        document_kind: What stands for a document there: document, group or stretch.
         p: Of Student's test.
         p_holm: Adjusted for the number of comparisons.
         noise: Standard deviation of the difference over seeds.
@@ -49,6 +51,8 @@ class Comparison:
     mean: float = math.nan
     interval: Interval | None = None
     bootstrap: Interval | None = None
+    documents: Interval | None = None
+    document_kind: str = ""
     p: float = math.nan
     p_holm: float = math.nan
     noise: float = math.nan
@@ -80,6 +84,7 @@ def compare(
     *,
     delta: float | None = None,
     alpha: float = ALPHA,
+    n_first: int | None = None,
 ) -> list[Comparison]:
     """Compare every arm with the first.
 
@@ -88,11 +93,16 @@ def compare(
         metric: What they are compared by.
         delta: The smallest difference that matters; without it nothing is called equivalent.
         alpha: Chance that any comparison of the family errs.
+        n_first: Seeds of the first stage, where the others were added by Stein's rule.
     """
     first, *others = outcomes
-    pairs = {arm: _pairs(outcomes[first], outcomes[arm], metric) for arm in others}
-    judged = [arm for arm in others if len(pairs[arm]) > 1]
-    raw = {arm: p_different(pairs[arm]) for arm in judged}
+    pairs = {arm: paired(outcomes[first], outcomes[arm], metric) for arm in others}
+    stages = {
+        arm: n_first and len(paired(outcomes[first][:n_first], outcomes[arm][:n_first], metric))
+        for arm in others
+    }
+    judged = [arm for arm in others if len(pairs[arm][: stages[arm]]) > 1]
+    raw = {arm: p_different(pairs[arm], n_first=stages[arm]) for arm in judged}
     adjusted = dict(zip(judged, holm([raw[arm] for arm in judged]), strict=True))
     levels = _levels(raw, alpha)
     found = []
@@ -104,12 +114,12 @@ def compare(
             word: Word = "diverges" if apart else "not resolved"
             found.append(Comparison(arm, plain.n, plain.diverged, plain.diverged_first, word=word))
             continue
-        values = _Values(pairs[arm], raw[arm], adjusted[arm], levels[arm], alpha)
+        values = _Values(pairs[arm], raw[arm], adjusted[arm], levels[arm], alpha, stages[arm])
         found.append(values.judged(plain, delta, apart=apart))
     return found
 
 
-def _pairs(
+def paired(
     first: Sequence[Outcome], other: Sequence[Outcome], metric: str
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return other minus first, for the seeds under which both have the metric."""
@@ -138,6 +148,7 @@ class _Values:
     p_holm: float
     level: float
     alpha: float
+    n_first: int | None
 
     def judged(self, plain: Comparison, delta: float | None, *, apart: bool) -> Comparison:
         d, noise = self.d, float(self.d.std(ddof=1))
@@ -149,12 +160,12 @@ class _Values:
             diverged=plain.diverged,
             diverged_first=plain.diverged_first,
             mean=mean,
-            interval=t_interval(d, level=self.level),
-            bootstrap=bootstrap_interval(d),
+            interval=t_interval(d, level=self.level, n_first=self.n_first),
+            bootstrap=None if self.n_first else bootstrap_interval(d),
             p=self.p,
             p_holm=self.p_holm,
             noise=noise,
-            visible=smallest_visible(noise, len(d), alpha=1 - self.level, power=POWER),
+            visible=smallest_visible(noise, len(d), alpha=1 - self.level, n_first=self.n_first),
             word=word,
             needs=self._needs(mean, noise, delta) if word == "not resolved" else None,
         )
@@ -162,7 +173,7 @@ class _Values:
     def _word(self, mean: float, delta: float | None, *, apart: bool) -> Word:
         if apart:
             return "diverges"
-        if delta is not None and p_equivalent(self.d, delta) < self.alpha:
+        if delta is not None and p_equivalent(self.d, delta, n_first=self.n_first) < self.alpha:
             return "equivalent"
         if self.p_holm < self.alpha:
             return "lower" if mean < 0 else "higher"
@@ -170,6 +181,6 @@ class _Values:
 
     def _needs(self, mean: float, noise: float, delta: float | None) -> int | None:
         sought = max(abs(mean), delta or 0.0)
-        if noise == 0 or sought < noise / 100:  # over some 80,000 seeds: nobody's plan
+        if noise == 0 or sought < noise / 50:  # over some 20,000 seeds: nobody's plan
             return None
         return seeds_to_see(noise, sought, alpha=1 - self.level)

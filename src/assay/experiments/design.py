@@ -7,9 +7,20 @@ from typing import Any, final
 
 from assay.config import RunConfig
 from assay.errors import ConfigError
+from assay.experiments.made import Made
+from assay.runs.diff import fields_that_differ
 from assay.schema import override
 
 _OWN = "train.seed"  # differs between the runs of one arm, by design
+_NO_NUMBER = (  # what is written, shown or looked at on the way: the result is the same without
+    "sampling.",
+    "eval.every",
+    "eval.max_tokens",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.tensorboard",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +67,24 @@ class Design:
         base: The config that arms change.
         arms: At least two, no two of one config.
         seeds: At least two, all different.
+        made: How arms were made comparable, and seeds added.
     """
 
-    def __init__(self, base: RunConfig, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        base: RunConfig,
+        arms: Sequence[Arm],
+        seeds: Sequence[int],
+        *,
+        made: Made | None = None,
+    ) -> None:
         """Check that there is something to compare.
 
         Raises:
             ConfigError: With the first thing that is wrong.
         """
         self.base, self.arms, self.seeds = base, tuple(arms), tuple(seeds)
+        self.made = made or Made()
         self._check_seeds()
         self._check_arms()
 
@@ -95,3 +115,14 @@ class Design:
                     "that differ. Leave one of them out."
                 )
             seen[config] = arm
+            self._check_changes(arm)
+
+    def _check_changes(self, arm: Arm) -> None:
+        """Refuse an arm that differs from the first in nothing that its result depends on."""
+        names = fields_that_differ(self.config(self.arms[0], 0), self.config(arm, 0))
+        if names and all(name.startswith(_NO_NUMBER) for name in names):
+            raise ConfigError(
+                f"arm {arm.name!r}: it changes nothing that a result depends on "
+                f"({', '.join(names)}); expected a field that changes the model, its text or its "
+                "training. Leave it out."
+            )

@@ -1,25 +1,28 @@
 """The figure of a study, as a Vega-Lite specification: for a page, and as a vector for a paper."""
 
+import re
 from typing import Any
 
 import vl_convert
 
 from assay.experiments.report import UNITS
-from assay.experiments.study import Study
+from assay.experiments.results import Results
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito: told apart by everyone
+_CLIP = re.compile(r"\bclip\d+\b")
 _FONT = 12
 _VERSION = "6.4"  # of Vega-Lite
 Spec = dict[str, Any]
 _ARM: Spec = {"field": "arm", "type": "nominal", "sort": None, "title": None}
 
 
-def differences_figure(study: Study) -> Spec:
+def differences_figure(results: Results) -> Spec:
     """Return the differences of every arm from the first: the mean, its interval, each seed."""
-    unit, metric = UNITS[study.record.metric], study.record.metric
+    metric, study = results.study.record.metric, results.study
+    unit = UNITS[metric]
     title = f"difference from {study.design.arms[0].name}, {unit} (left is better)"
     number = {"type": "quantitative", "axis": {"title": title}}
-    intervals = _intervals(study)
+    intervals = _intervals(results)
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": 560,
@@ -27,7 +30,7 @@ def differences_figure(study: Study) -> Spec:
         "layer": [
             _layer([{"zero": 0}], {"type": "rule", "color": _GREY, "strokeDash": [4, 3]},
                    {"x": {"field": "zero", **number}}),
-            _layer(_seeds(study, metric),
+            _layer(_seeds(results, metric),
                    {"type": "tick", "color": _ORANGE, "size": 14, "yOffset": 12},
                    {"x": {"field": "difference", **number}, "y": _ARM}),
             _layer(intervals, {"type": "rule", "color": _BLUE, "strokeWidth": 2.5},
@@ -35,6 +38,7 @@ def differences_figure(study: Study) -> Spec:
             _layer(intervals,
                    {"type": "point", "filled": True, "size": 45, "color": _BLUE, "opacity": 1},
                    {"x": {"field": "mean", **number}, "y": _ARM}),
+            *_documents(results, number),
         ],
         "config": {
             "font": "sans-serif",
@@ -44,13 +48,25 @@ def differences_figure(study: Study) -> Spec:
     }  # fmt: skip
 
 
+def _documents(results: Results, number: Spec) -> list[Spec]:
+    """Return a layer of the intervals over seeds and documents, where there are any."""
+    rows = [
+        {"arm": found.arm, "low": found.documents.low, "high": found.documents.high}
+        for found in results.comparisons
+        if found.documents
+    ]
+    mark = {"type": "rule", "color": _GREY, "strokeWidth": 1, "yOffset": -9}
+    ends = {"x": {"field": "low", **number}, "x2": {"field": "high"}, "y": _ARM}
+    return [_layer(rows, mark, ends)] if rows else []
+
+
 def _layer(rows: list[Spec], mark: Spec, encoding: Spec) -> Spec:
     """Return one layer; the pointer over a mark shows all of its row."""
     told = [{"field": name} for name in rows[0]] if rows else []
     return {"data": {"values": rows}, "mark": mark, "encoding": {**encoding, "tooltip": told}}
 
 
-def _intervals(study: Study) -> list[Spec]:
+def _intervals(results: Results) -> list[Spec]:
     return [
         {
             "arm": found.arm,
@@ -61,14 +77,14 @@ def _intervals(study: Study) -> list[Spec]:
             "p (Holm)": found.p_holm,
             "pairs": found.n,
         }
-        for found in study.comparisons()
+        for found in results.comparisons
         if found.interval is not None
     ]
 
 
-def _seeds(study: Study, metric: str) -> list[Spec]:
+def _seeds(results: Results, metric: str) -> list[Spec]:
     """Return the difference under each seed under which both runs finished."""
-    first, *others = study.outcomes().values()
+    first, *others = results.outcomes.values()
     rows = [
         {
             "arm": run.arm,
@@ -83,8 +99,10 @@ def _seeds(study: Study, metric: str) -> list[Spec]:
 
 
 def svg(spec: Spec) -> str:
-    """Return a figure as SVG."""
-    return vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
+    """Return a figure as SVG: the same figure, the same bytes."""
+    drawn = vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
+    seen: dict[str, str] = {}  # ids of clips go on from the figures drawn before
+    return _CLIP.sub(lambda found: seen.setdefault(found[0], f"clip{len(seen) + 1}"), drawn)
 
 
 def library() -> str:

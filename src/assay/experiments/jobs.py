@@ -1,4 +1,4 @@
-"""The table of jobs: which cells are to be run, which worker has which, what became of each.
+"""The table of jobs: what is to be done, which worker has which, what became of each.
 
 One SQLite file, shared by any number of worker processes on one machine. A worker that dies leaves
 its job marked as running; it is free again once nobody holds the lock of its run folder, which the
@@ -17,29 +17,33 @@ from filelock import FileLock, Timeout
 
 from assay.errors import RunError
 
+Kind = Literal["run", "task"]
 State = Literal["waiting", "running", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("done", "diverged", "failed")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     key TEXT PRIMARY KEY,
     label TEXT NOT NULL,
-    config TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('run', 'task')),
+    content TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'diverged', 'failed')),
     elapsed_s REAL NOT NULL DEFAULT 0,
     error TEXT NOT NULL DEFAULT ''
 )
 """
+_COLUMNS = "key, label, kind, content, state, elapsed_s, error"
 _WAIT_S = 60.0  # for another process to let go of the file
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One cell to be run.
+    """One cell to be run, or one task to be done.
 
     Attributes:
-        key: Of the cell, and the name of its run folder.
+        key: The name of its run folder or of its record.
         label: What it is, for a reader.
-        config: The resolved config of the run, as JSON.
+        kind: Which of the two.
+        content: The resolved config of the run, or the task and the keys of its runs, as JSON.
         state: Where it stands.
         elapsed_s: How long it took, once it has ended.
         error: Why it failed or diverged.
@@ -47,7 +51,8 @@ class Job:
 
     key: str
     label: str
-    config: str
+    kind: Kind
+    content: str
     state: State
     elapsed_s: float
     error: str
@@ -69,7 +74,7 @@ class Jobs:
             self._table = sqlite3.connect(folder / "jobs.sqlite", timeout=_WAIT_S)
             with self._table:
                 self._table.execute(_SCHEMA)
-                self._table.execute("SELECT key, label, config, state, elapsed_s, error FROM jobs")
+                self._table.execute(f"SELECT {_COLUMNS} FROM jobs")
         except (OSError, sqlite3.Error) as error:
             raise RunError(
                 f"{folder / 'jobs.sqlite'}: {error}; expected a table of jobs in a folder that can "
@@ -81,13 +86,13 @@ class Jobs:
         """Where the run folders are."""
         return self.folder / "cells"
 
-    def add(self, key: str, label: str, config: str) -> None:
+    def add(self, key: str, label: str, content: str, *, kind: Kind = "run") -> None:
         """Put a job into the table unless it is there; one that failed is tried again."""
         with self._table:
             self._table.execute(
-                "INSERT OR IGNORE INTO jobs (key, label, config, state) "
-                "VALUES (?, ?, ?, 'waiting')",
-                (key, label, config),
+                "INSERT OR IGNORE INTO jobs (key, label, kind, content, state) "
+                "VALUES (?, ?, ?, ?, 'waiting')",
+                (key, label, kind, content),
             )
             self._table.execute(
                 "UPDATE jobs SET state = 'waiting' WHERE key = ? AND state = 'failed'", (key,)
@@ -97,7 +102,7 @@ class Jobs:
         """Return the jobs of these keys that are in the table, in the order of the keys."""
         marks = ", ".join("?" * len(keys))
         rows = self._table.execute(
-            f"SELECT key, label, config, state, elapsed_s, error FROM jobs WHERE key IN ({marks})",
+            f"SELECT {_COLUMNS} FROM jobs WHERE key IN ({marks})",
             keys,
         )
         found = {row[0]: Job(*row) for row in rows}

@@ -12,23 +12,38 @@ import numpy as np
 from scipy import optimize, special
 
 from assay.errors import ConfigError
-from assay.experiments.statistics import Interval, Numbers
+from assay.experiments.statistics import Numbers
 
 ALPHA, POWER = 0.05, 0.8
 _MOST_SEEDS = 100_000
 _QUANTILES = 4000
 
 
-def smallest_visible(noise: float, n: int, *, alpha: float = ALPHA, power: float = POWER) -> float:
+def smallest_visible(
+    noise: float,
+    n: int,
+    *,
+    alpha: float = ALPHA,
+    power: float = POWER,
+    n_first: int | None = None,
+) -> float:
     """Return the difference that n seeds call different with the given power, by Student's test.
+
+    Args:
+        noise: Standard deviation of one difference.
+        n: Seeds.
+        alpha: Level of the test.
+        power: How often such a difference is seen.
+        n_first: Seeds whose spread is gone by, where the others were added by Stein's rule.
 
     Raises:
         ConfigError: If there are fewer than two seeds.
     """
     if n < 2:
         raise ConfigError(f"seeds: {n} found; expected at least 2.")
-    threshold = float(special.stdtrit(n - 1, 1 - alpha / 2))
-    spreads = _spreads(n - 1)
+    freedom = (n_first or n) - 1
+    threshold = float(special.stdtrit(freedom, 1 - alpha / 2))
+    spreads = _spreads(freedom)
 
     def lacking(effect: float) -> float:
         shift = effect * math.sqrt(n)
@@ -63,14 +78,17 @@ def seeds_to_see(
     Raises:
         ConfigError: If no number of seeds up to 100,000 does.
     """
-    low, high = 2, 2
+    z = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
+    ratio = min(abs(difference) / noise, 9.0) if noise else 9.0
+    enough = (z / max(ratio, 1e-6)) ** 2  # for a normal test; Student's takes more
+    low = high = min(max(2, math.floor(0.95 * enough)), _MOST_SEEDS)
     while smallest_visible(noise, high, alpha=alpha, power=power) > abs(difference):
-        low, high = high, 2 * high
-        if high > _MOST_SEEDS:
+        if high == _MOST_SEEDS:
             raise ConfigError(
                 f"difference: {difference:g} found beside a noise of {noise:g}; expected one that "
                 f"{_MOST_SEEDS:,} seeds can see. Look for a larger effect or a quieter metric."
             )
+        low, high = high, min(2 * high, _MOST_SEEDS)
     while low < high:
         middle = (low + high) // 2
         if smallest_visible(noise, middle, alpha=alpha, power=power) > abs(difference):
@@ -86,18 +104,10 @@ def seeds_for_width(first: Numbers, half_width: float, *, level: float = 0.95) -
     Adding seeds until an interval is narrow enough, and computing it as if their number had been
     fixed, covers less than it says: runs stop where the spread happens to look small. Stein's way
     is exact for normal noise: the spread of the first seeds alone decides their number, and that
-    same spread makes the interval, `stein_interval`.
+    same spread makes interval and test: `n_first` of `t_interval` and `p_different`.
 
     Source: Stein 1945, doi:10.1214/aoms/1177731088.
     """
     t = float(special.stdtrit(len(first) - 1, (1 + level) / 2))
     needed = math.ceil((t * float(first.std(ddof=1)) / half_width) ** 2)
     return max(len(first), needed)
-
-
-def stein_interval(d: Numbers, n_first: int, *, level: float = 0.95) -> Interval:
-    """Return the interval of the mean of all differences, its width by the first `n_first`."""
-    t = float(special.stdtrit(n_first - 1, (1 + level) / 2))
-    half = t * float(d[:n_first].std(ddof=1)) / math.sqrt(len(d))
-    mean = float(d.mean())
-    return Interval(mean - half, mean + half, level)

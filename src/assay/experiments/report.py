@@ -3,83 +3,91 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
 
 from assay.experiments.compare import Comparison
-from assay.experiments.design import shown
 from assay.experiments.outcome import Outcome, Size
 from assay.experiments.planning import POWER
-from assay.experiments.study import Study
+from assay.experiments.provenance import how_arm_made, how_made
+from assay.experiments.results import Results
 
 UNITS = {"val_loss_nats": "nats per token", "val_bits_per_byte": "bits per byte"}
+DOCUMENTS = {
+    "document": "validation documents",
+    "group": "groups of validation documents",
+    "stretch": "stretches of the validation text",
+}
+_TEX = str.maketrans(
+    {letter: f"\\{letter}" for letter in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 
 
-def markdown(study: Study) -> str:
+def markdown(results: Results) -> str:
     """Return the study as Markdown: what was compared, every arm, every comparison, every run."""
     return "\n".join(
         [
-            f"# {study.name}",
+            f"# {results.study.name}",
             "",
-            *design_words(study),
+            *_paragraphs(design_words(results)),
+            *_table(arm_rows(results)),
             "",
-            *_table(arm_rows(study)),
+            *(f"* {line}" for line in findings(results)),
             "",
-            *findings(study),
-            "",
+            *_paragraphs(visible_words(results)),
             "## Runs",
             "",
-            *_table(run_rows(study)),
+            *_table(run_rows(results)),
             "",
         ]
     )
 
 
-def runs_csv(study: Study) -> str:
+def runs_csv(results: Results) -> str:
     """Return every run as a row."""
-    return _csv(run_rows(study))
+    return _csv(run_rows(results))
 
 
-def comparisons_csv(study: Study) -> str:
+def comparisons_csv(results: Results) -> str:
     """Return every comparison as a row, unrounded."""
-    return _csv(_comparison_rows(study.comparisons()))
+    return _csv(_comparison_rows(results.comparisons))
 
 
-def latex(study: Study) -> str:
+def latex(results: Results) -> str:
     """Return the arms as a LaTeX table; needs booktabs."""
-    head, *rows = arm_rows(study)
+    head, *rows = arm_rows(results)
     lines = [r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", r"\toprule"]
     lines += [" & ".join(map(_tex, head)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def design_words(study: Study) -> Iterator[str]:
-    """Yield what was compared, in words."""
-    record, arms = study.record, study.design.arms
-    unit = UNITS[record.metric]
+def design_words(results: Results) -> Iterator[str]:
+    """Yield what was compared and how arms were made, a sentence or two each."""
+    record, arms = results.study.record, results.study.design.arms
     yield (
-        f"{len(arms)} arms under the seeds {', '.join(map(str, record.seeds))}, in pairs: runs of "
-        f"one seed read the same data in the same order and start from the same weights where they "
-        f"share them. Compared by `{record.metric}` ({unit}, lower is better) with the first arm, "
-        f"`{arms[0].name}`."
+        f"{len(arms)} arms under the seeds {_listed(record.seeds)}, in pairs: runs of one seed "
+        f"read the same data in the same order and start from the same weights where they share "
+        f"them. "
+        f"Compared by `{record.metric}` ({UNITS[record.metric]}, lower is better) with the first "
+        f"arm, `{arms[0].name}`."
     )
-    besides = [arm for arm in arms if arm.besides]
-    if besides:
-        yield ""
-        yield "**Not controlled**: " + "; ".join(
-            f"`{arm.name}` also has {', '.join(f'{f}={shown(v)}' for f, v in arm.besides.items())}"
-            for arm in besides
-        )
-    else:
-        yield ""
-        yield "Controlled: arms differ in the named fields and in nothing else."
+    yield from how_made(results)
 
 
-def arm_rows(study: Study) -> list[list[str]]:
-    """Return a row for each arm under a row of headings."""
-    metric, sizes = study.record.metric, study.sizes()
-    compared = {found.arm: found for found in study.comparisons()}
+def _listed(seeds: Sequence[int]) -> str:
+    """Return seeds as they are, or as a range where they are many in a row."""
+    if len(seeds) > 5 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def arm_rows(results: Results) -> list[list[str]]:
+    """Return a row for each arm under a row of headings; a last column only where it is needed."""
+    study, sizes = results.study, results.sizes
+    metric = study.record.metric
+    compared = {found.arm: found for found in results.comparisons}
     rows = [
         [
             "arm",
@@ -95,7 +103,7 @@ def arm_rows(study: Study) -> list[list[str]]:
             "tokens",
         ]
     ]
-    for arm, runs in study.outcomes().items():
+    for arm, runs in results.outcomes.items():
         values = [run.value(metric) for run in runs if math.isfinite(run.value(metric))]
         found = compared.get(arm)
         rows.append(
@@ -108,6 +116,9 @@ def arm_rows(study: Study) -> list[list[str]]:
                 *_sized(sizes[arm], next(iter(sizes.values()))),
             ]
         )
+    made = ["besides", *(how_arm_made(study.design, sizes, arm) for arm in study.design.arms)]
+    if any(made[1:]):
+        rows = [[*row, told or "-"] for row, told in zip(rows, made, strict=True)]
     return rows
 
 
@@ -130,25 +141,46 @@ def _sized(size: Size, first: Size) -> list[str]:
     return [text if abs(r - 1) < 0.0005 else f"{text} (x{r:.3g})" for text, r in pairs]
 
 
-def findings(study: Study) -> Iterator[str]:
-    """Yield a sentence for each comparison, and what the seeds could see."""
-    for found in study.comparisons():
-        yield f"* {found.sentence}"
-    visible = [found.visible for found in study.comparisons() if math.isfinite(found.visible)]
+def findings(results: Results) -> Iterator[str]:
+    """Yield a sentence for each comparison."""
+    for found in results.comparisons:
+        yield found.sentence
+        if found.documents:
+            low, high = found.documents.low, found.documents.high
+            yield (
+                f"{found.arm}: with seeds and {DOCUMENTS[found.document_kind]} resampled, "
+                f"[{low:+.4f}, {high:+.4f}]"
+            )
+
+
+def visible_words(results: Results) -> Iterator[str]:
+    """Yield what the seeds could see, and what resampling documents adds."""
+    visible = [found.visible for found in results.comparisons if math.isfinite(found.visible)]
     if visible:
-        yield ""
         yield (
-            f"These seeds could see a difference of {max(visible):.2g} {UNITS[study.record.metric]}"
-            f" with power {POWER:g}, by the noise they showed."
+            f"These seeds could see a difference of {max(visible):.2g} "
+            f"{UNITS[results.study.record.metric]} with power {POWER:g}, by the noise they showed."
+        )
+    if any(found.documents for found in results.comparisons):
+        yield (
+            "An interval over seeds and documents (Multi-Bootstrap, Sellam et al. 2021) answers "
+            "for other text of the same kind too, where one over seeds holds for this validation "
+            "text alone. As a bootstrap it is narrow with few seeds, so no verdict goes by it."
         )
 
 
-def run_rows(study: Study) -> list[list[str]]:
-    """Return a row for each run under a row of headings."""
-    rows = [["arm", "seed", "state", "val_loss_nats", "val_bits_per_byte", "train_s", "run"]]
-    for arm, runs in study.outcomes().items():
+def run_rows(results: Results) -> list[list[str]]:
+    """Return a row for each run under a row of headings; its code, where it is not the study's."""
+    other = results.study.record.other_code
+    rows = [["arm", "seed", "state", "val_loss_nats", "val_bits_per_byte", "train_s"]]
+    rows[0] += ["code", "run"] if other else ["run"]
+    for arm, runs in results.outcomes.items():
         for run in runs:
-            rows.append([arm, str(run.seed), run.state, *_metrics(run), f"cells/{run.key}"])
+            code = (
+                [f"other: {other[run.key][:12]}" if run.key in other else "same"] if other else []
+            )
+            head = [arm, str(run.seed), run.state]
+            rows.append([*head, *_metrics(run), *code, f"cells/{run.key}"])
     return rows
 
 
@@ -158,17 +190,27 @@ def _metrics(run: Outcome) -> list[str]:
     return [*shown_values, f"{run.train_s:.1f}"]
 
 
-def _comparison_rows(found: list[Comparison]) -> Iterator[list[str]]:
-    yield ["arm", "pairs", "mean", "low", "high", "level", "p", "p_holm", "noise", "word", "needs"]
+def _comparison_rows(found: Sequence[Comparison]) -> Iterator[list[str]]:
+    yield [
+        *("arm", "pairs", "mean", "low", "high", "level", "p", "p_holm", "noise", "word", "needs"),
+        *("documents_low", "documents_high"),
+    ]
     for each in found:
-        ends = each.interval
+        ends, over = each.interval, each.documents
         numbers = [each.mean, *([ends.low, ends.high, ends.level] if ends else [math.nan] * 3)]
         numbers += [each.p, each.p_holm, each.noise]
-        yield [each.arm, str(each.n), *map(repr, numbers), each.word, str(each.needs or "")]
+        documents = [repr(over.low), repr(over.high)] if over else ["", ""]
+        shown_numbers = map(repr, numbers)
+        yield [each.arm, str(each.n), *shown_numbers, each.word, str(each.needs or ""), *documents]
+
+
+def _paragraphs(sentences: Iterator[str]) -> Iterator[str]:
+    for sentence in sentences:
+        yield from (sentence, "")
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
-    head, *body = rows
+    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for row in body:
@@ -182,6 +224,4 @@ def _csv(rows: Iterator[list[str]] | list[list[str]]) -> str:
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&")):
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(_TEX)

@@ -60,16 +60,26 @@ def differences(first: ArrayLike, second: ArrayLike) -> Numbers:
     return a - b
 
 
-def t_interval(d: Numbers, *, level: float = LEVEL) -> Interval:
-    """Return Student's interval of the mean difference; exact for normal noise."""
-    half = float(special.stdtrit(len(d) - 1, (1 + level) / 2)) * standard_error(d)
+def t_interval(d: Numbers, *, level: float = LEVEL, n_first: int | None = None) -> Interval:
+    """Return Student's interval of the mean difference; exact for normal noise.
+
+    Args:
+        d: The differences.
+        level: Confidence.
+        n_first: Where the spread of so many first differences decided how many there are, it is
+            what the interval is made of: Stein's, exact too. See `planning.seeds_for_width`.
+
+    Source: Stein 1945, doi:10.1214/aoms/1177731088.
+    """
+    freedom = len(d[:n_first]) - 1
+    half = float(special.stdtrit(freedom, (1 + level) / 2)) * standard_error(d, n_first)
     mean = float(d.mean())
     return Interval(mean - half, mean + half, level)
 
 
-def standard_error(d: Numbers) -> float:
-    """Return the standard error of the mean."""
-    return float(d.std(ddof=1)) / float(np.sqrt(len(d)))
+def standard_error(d: Numbers, n_first: int | None = None) -> float:
+    """Return the standard error of the mean, by the spread of all or of the first `n_first`."""
+    return float(d[:n_first].std(ddof=1)) / float(np.sqrt(len(d)))
 
 
 def bootstrap_interval(d: Numbers, *, level: float = LEVEL, seed: int = 0) -> Interval | None:
@@ -115,22 +125,22 @@ def multi_bootstrap_interval(
     return Interval(float(low), float(high), level)
 
 
-def p_different(d: Numbers) -> float:
+def p_different(d: Numbers, *, n_first: int | None = None) -> float:
     """Return the two-sided p of Student's test that the mean difference is zero.
 
     Differences that are all alike have no spread to be judged by: 1 if they are zero, else 0.
     """
-    if np.ptp(d) == 0:
-        return float(d[0] == 0)
-    return 2 * _p_below(d, -abs(float(d.mean())))
+    if np.ptp(d[:n_first]) == 0:
+        return float(d.mean() == 0)
+    return 2 * _p_below(d, -abs(float(d.mean())), n_first)
 
 
-def _p_below(d: Numbers, mean: float) -> float:
+def _p_below(d: Numbers, mean: float, n_first: int | None) -> float:
     """Return how probable a mean so low or lower is, with the spread of `d` around zero."""
-    return float(special.stdtr(len(d) - 1, mean / standard_error(d)))
+    return float(special.stdtr(len(d[:n_first]) - 1, mean / standard_error(d, n_first)))
 
 
-def p_equivalent(d: Numbers, delta: float) -> float:
+def p_equivalent(d: Numbers, delta: float, *, n_first: int | None = None) -> float:
     """Return the p of two one-sided tests that the mean difference lies within +- delta.
 
     Source: Schuirmann 1987, doi:10.1007/BF01068419.
@@ -140,9 +150,9 @@ def p_equivalent(d: Numbers, delta: float) -> float:
     """
     if delta <= 0:
         raise ConfigError(f"delta: {delta} found; expected the smallest difference that matters.")
-    if np.ptp(d) == 0:
-        return float(not abs(d[0]) < delta)
-    return _p_below(d, abs(float(d.mean())) - delta)
+    if np.ptp(d[:n_first]) == 0:
+        return float(not abs(d.mean()) < delta)
+    return _p_below(d, abs(float(d.mean())) - delta, n_first)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -150,8 +160,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Source: Holm 1979, Scand. J. Statist. 6:65-70.
     """
-    if not p_values:
-        return []
+    if len(p_values) < 2:
+        return list(p_values)
     adjusted: Any = multipletests(p_values, method="holm")[1]
     return [float(p) for p in adjusted]
 

@@ -4,6 +4,7 @@ Every worker computes on a fixed number of threads, so that the bits of a cell d
 many workers there are.
 """
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -17,7 +18,12 @@ import torch
 
 from assay.config import RunConfig
 from assay.errors import AssayError, DivergedError
+from assay.experiments.evidence import Record
 from assay.experiments.jobs import ENDED, Job, Jobs, wait_a_moment
+from assay.experiments.keys import code_of
+from assay.experiments.records import finite, made_here, write_record
+from assay.experiments.tasks import read_task
+from assay.runs.manifest import now
 from assay.runs.run import Run
 from assay.schema import decode
 
@@ -102,22 +108,31 @@ class _Interrupt:
 
 
 def run_job(jobs: Jobs, job: Job, *, stop: Callable[[], bool] = lambda: False) -> None:
-    """Run one job that this process holds, from wherever it stands, and write down how it ended.
+    """Do one job that this process holds, from wherever it stands, and write down how it ended.
 
     A run that diverges is a result. Any other failure is written down too, and costs no other job.
     """
     began = time.monotonic()
     try:
-        run = _run_of(jobs, job)
-        if "result" not in run.folder.read_manifest():
-            for _ in run.train(stop=stop):
-                pass
-        if "result" in run.folder.read_manifest():
+        ended = _train(jobs, job, stop) if job.kind == "run" else _do_task(jobs, job)
+        if ended:
             jobs.end(job.key, "done", elapsed_s=time.monotonic() - began)
     except DivergedError as error:
         jobs.end(job.key, "diverged", elapsed_s=time.monotonic() - began, error=str(error))
-    except (AssayError, OSError, RuntimeError, MemoryError) as error:
+    except (AssayError, OSError, RuntimeError, ValueError, MemoryError) as error:
         jobs.end(job.key, "failed", error=f"{type(error).__name__}: {error}")
+
+
+def _train(jobs: Jobs, job: Job, stop: Callable[[], bool]) -> bool:
+    """Train the run of a job, and return whether it came to its end."""
+    run = _run_of(jobs, job)
+    manifest = run.folder.read_manifest()
+    if manifest["status"] == "diverged":  # by a worker that was killed before it could say so
+        raise DivergedError(manifest["error"])
+    if "result" not in manifest:
+        for _ in run.train(stop=stop):
+            pass
+    return "result" in run.folder.read_manifest()
 
 
 def _run_of(jobs: Jobs, job: Job) -> Run:
@@ -125,5 +140,27 @@ def _run_of(jobs: Jobs, job: Job) -> Run:
     if (path / "config.json").is_file():
         return Run.open(path)
     shutil.rmtree(path, ignore_errors=True)  # a worker was killed while it made the folder
-    config = RunConfig.model_validate_json(job.config)
+    config = RunConfig.model_validate_json(job.content)
     return Run.create(decode(RunConfig, config.model_dump()), path)
+
+
+def _do_task(jobs: Jobs, job: Job) -> bool:
+    """Do a task and write its record; where a run it stands on diverged, that is its result."""
+    content = json.loads(job.content)
+    task = read_task(json.dumps(content["task"]))
+    runs = tuple(Run.open(jobs.cells / key) for key in content["runs"])
+    errors = [run.folder.read_manifest().get("error") for run in runs]
+    error = next((error for error in errors if error), "")
+    started, began = now(), time.monotonic()
+    values = {} if error else finite(task.take(runs))
+    record = Record(
+        key=job.key,
+        task=content["task"],
+        state="diverged" if error else "done",
+        values=values,
+        error=error,
+        code_sha256=code_of(task),
+        made=made_here(started, time.monotonic() - began),
+    )
+    write_record(record, jobs.folder)
+    return True

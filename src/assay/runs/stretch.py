@@ -16,7 +16,7 @@ from assay.config import RunConfig
 from assay.count import count
 from assay.data.prepare import Dataset
 from assay.data.windows import Windows, evaluation_windows
-from assay.engine.device import matmul_rate
+from assay.engine.device import known_matmul_rate
 from assay.errors import DivergedError
 from assay.evaluate.loss import Evaluation, evaluate
 from assay.measure.panel import Panel, initial_panel
@@ -109,7 +109,7 @@ class Stretch:
         self._byte_lengths = _byte_lengths(dataset)
         flops = count(config.model, seq_len=config.seq_len).training_flops
         self._step_flops = flops * config.train.batch_size
-        self._rate = matmul_rate(parts.plan.device, autocast=parts.plan.autocast)
+        self._rate = known_matmul_rate(parts.plan.device, autocast=parts.plan.autocast)
         self._saved_step = self.step if self.step else -1
         self._judged: tuple[int, float] | None = None
 

@@ -1,0 +1,103 @@
+"""Running the cells of a study, and writing its report."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from assay.cli.progress import words
+from assay.cli.signals import Interrupts
+
+if TYPE_CHECKING:
+    from assay.experiments.jobs import Job
+    from assay.experiments.study import Study
+
+
+def run(study: "Study", workers: int) -> int:
+    """Run what has not ended; return how many runs failed. An interrupt ends the process."""
+    from assay.experiments.jobs import ENDED, Jobs
+    from assay.experiments.work import run_all
+
+    jobs = Jobs(study.lab)
+    study.enlist(jobs)
+    before = {job.key for job in jobs.all(study.cells()) if job.state in ENDED}
+    with Interrupts() as interrupts, _Progress(len(study.cells()), before) as told:
+        ended = run_all(study.lab, study.cells(), workers=workers, told=told, stop=interrupts.noted)
+    if interrupts.noted():
+        words.print("Saved. The same command goes on.")
+        sys.exit(interrupts.status)
+    n_failed = sum(job.state == "failed" for job in ended)
+    if n_failed:
+        words.print(f"{n_failed} runs failed; the same command tries them again.")
+    return n_failed
+
+
+def keep_documents(study: "Study") -> None:
+    """Judge every finished run document by document."""
+    import torch
+
+    from assay.experiments.documents import keep_document_losses
+
+    torch.set_num_threads(1)  # as workers do
+    for runs in study.outcomes().values():
+        for run in runs:
+            if run.state == "finished":
+                keep_document_losses(study.lab, run.key)
+
+
+def conclude(study: "Study") -> None:
+    """Write the report, say what was found, and print the folder on stdout."""
+    from assay.experiments import report
+    from assay.experiments.figure import differences_figure, svg
+    from assay.experiments.page import html
+    from assay.experiments.reported import keep_reported
+    from assay.experiments.results import Results
+    from assay.experiments.written import write_whole
+
+    results = Results.of(study)
+    pages = {
+        "report.html": html(results),
+        "figure.svg": svg(differences_figure(results)),
+        "report.md": report.markdown(results),
+        "runs.csv": report.runs_csv(results),
+        "comparisons.csv": report.comparisons_csv(results),
+        "table.tex": report.latex(results),
+    }
+    for name, content in pages.items():
+        write_whole(study.folder / name, content)
+    keep_reported(study.folder, [run for runs in results.outcomes.values() for run in runs])
+    for sentence in report.findings(results):
+        words.print(sentence)
+    typer.echo(str(study.folder))
+
+
+class _Progress:
+    """A bar of runs that have ended; a line for each where there is no terminal."""
+
+    def __init__(self, total: int, known: set[str]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Left
+
+        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, Left(), console=words, disable=not words.is_terminal)
+        self._task = self._bar.add_task("runs", total=total)
+        self._told = set(known)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, jobs: "list[Job]") -> None:
+        """Show where the jobs stand."""
+        from assay.experiments.jobs import ENDED
+
+        ended = [job for job in jobs if job.state in ENDED]
+        running = [job.label for job in jobs if job.state == "running"]
+        self._bar.update(self._task, completed=len(ended), description=", ".join(running)[:60])
+        for job in ended:
+            if job.key not in self._told and (job.error or not words.is_terminal):
+                words.print(f"{job.label}: {job.error or f'done after {job.elapsed_s:.0f} s'}")
+            self._told.add(job.key)

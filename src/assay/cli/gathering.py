@@ -1,0 +1,120 @@
+"""Gathering evidence: the options that commands share, and where the work stands."""
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.cli.progress import words
+from assay.cli.signals import Interrupts
+from assay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from assay.experiments.claim import Budget, Claim
+    from assay.experiments.evidence import Evidence
+    from assay.experiments.jobs import Job
+
+_LINE_S = 30.0  # between two lines where there is no terminal
+BudgetName = Annotated[
+    str, typer.Option("--budget", "-b", help="quick, laptop or full: how much is run.")
+]
+Lab = Annotated[
+    Path, typer.Option(envvar="ASSAY_LAB", help="The folder of runs and records already made.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; else one a core.")]
+
+
+def check_installed(command: str) -> None:
+    """Refuse where the laboratory's libraries are missing.
+
+    Raises:
+        ConfigError: With the command that installs them.
+    """
+    if importlib.util.find_spec("statsmodels") is None:
+        raise ConfigError(
+            f"{command}: statsmodels is not installed; expected what the laboratory needs. Install "
+            "it: pip install 'assay[lab]'"
+        )
+
+
+def budget_of(name: str) -> "Budget":
+    """Return a budget by its name.
+
+    Raises:
+        ConfigError: If there is none of it.
+    """
+    from assay.experiments.claim import BUDGETS
+
+    for budget in BUDGETS:
+        if budget == name:
+            return budget
+    raise ConfigError(f"--budget: {name!r} found; expected one of: {', '.join(BUDGETS)}.")
+
+
+def gather(
+    claims: "Sequence[Claim]", budget: "Budget", lab: Path, workers: int | None
+) -> "Evidence":
+    """Do what the claims ask for; an interrupt saves what is under way and ends the process.
+
+    Raises:
+        RunError: If a task failed.
+    """
+    from assay.experiments.laboratory import Laboratory
+
+    n_workers = workers or os.cpu_count() or 1
+    with Interrupts() as interrupts, Stages() as told:
+        laboratory = Laboratory(lab, workers=n_workers, told=told, stop=interrupts.noted)
+        found = laboratory.gather(claims, budget)
+    if interrupts.noted():
+        words.print("Saved. The same command goes on.")
+        sys.exit(interrupts.status)
+    return found
+
+
+class Stages:
+    """A bar for each stage of work; where there is no terminal, a line now and then."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Left
+
+        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, Left(), console=words, disable=not words.is_terminal)
+        self._task = self._bar.add_task("")
+        self._stage: tuple[str, ...] = ()
+        self._began = self._spoke = time.monotonic()
+        self._before = 0
+
+    def __enter__(self) -> "Stages":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, jobs: "list[Job]") -> None:
+        """Show where the jobs of a stage stand."""
+        from assay.experiments.jobs import ENDED
+
+        n_ended = sum(job.state in ENDED for job in jobs)
+        running = ", ".join(job.label for job in jobs if job.state == "running")
+        stage = tuple(job.key for job in jobs)
+        if stage != self._stage:
+            self._stage, self._began, self._before = stage, time.monotonic(), n_ended
+            self._bar.reset(self._task, total=len(jobs))
+        self._bar.update(self._task, completed=n_ended, description=running[:60])
+        if not words.is_terminal and time.monotonic() - self._spoke > _LINE_S:
+            self._spoke = time.monotonic()
+            words.print(f"{n_ended} of {len(jobs)} done{self._left(len(jobs), n_ended)}")
+
+    def _left(self, total: int, ended: int) -> str:
+        done = ended - self._before
+        if done == 0:
+            return ""
+        seconds = (time.monotonic() - self._began) / done * (total - ended)
+        return f", about {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"

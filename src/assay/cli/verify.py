@@ -1,0 +1,77 @@
+"""`assay verify`: run the numbers of a report again."""
+
+import json
+import os
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.cli.gathering import Stages, Workers, check_installed
+from assay.cli.progress import words
+from assay.cli.signals import Interrupts
+
+if TYPE_CHECKING:
+    from assay.experiments.paper.verify import Verified
+
+
+def verify(
+    report: Annotated[
+        str, typer.Argument(metavar="REPORT[#ID]", help="A report's folder, and a number or claim.")
+    ],
+    cheap: Annotated[
+        bool, typer.Option("--cheap", help="Run only the quickest task of each number again.")
+    ] = False,
+    workers: Workers = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="A folder for the runs; else they are removed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a number.")] = False,
+) -> None:
+    r"""Run numbers of a report again, and say of each whether it came back.
+
+    Every file of the report is held to its hash first. The answers, on stdout: reproduced bit for
+    bit; within the interval; not reproduced, with both numbers and the likeliest cause; cannot be
+    run here, with what it needs. Exit status 1 unless all came back.
+
+    \b
+    assay verify docs/paper#tying-parameters
+    assay verify docs/paper#init-loss.slope --cheap
+    """
+    check_installed("verify")
+    from assay.experiments.laboratory import Laboratory
+    from assay.experiments.paper.verify import verify as run_again
+
+    folder, _, name = report.partition("#")
+    n_workers = workers or os.cpu_count() or 1
+    scratch = tempfile.TemporaryDirectory(prefix="assay-verify-") if keep is None else None
+    with Interrupts() as interrupts, Stages() as told, scratch or nullcontext(str(keep)) as place:
+        laboratory = Laboratory(Path(place), workers=n_workers, told=told, stop=interrupts.noted)
+        found = run_again(Path(folder), name, laboratory, cheap=cheap)
+    for each in found:
+        typer.echo(_line(each, as_json=as_json))
+    came_back = sum(
+        each.answer in ("reproduced bit for bit", "within the interval") for each in found
+    )
+    words.print(f"{came_back} of {len(found)} numbers came back")
+    if interrupts.noted():
+        sys.exit(interrupts.status)
+    if came_back < len(found):
+        sys.exit(1)
+
+
+def _line(found: "Verified", *, as_json: bool) -> str:
+    if as_json:
+        was, now = (None if value != value else value for value in (found.was.value, found.found))
+        told = {"id": found.id, "answer": found.answer, "was": was, "found": now}
+        return json.dumps({**told, "ran": found.ran, "tasks": found.tasks, "why": found.why})
+    ran = f" ({found.ran} of {found.tasks} tasks run)" if found.ran < found.tasks else ""
+    why = f"; {found.why}" if found.why else ""
+    if found.answer == "reproduced bit for bit":
+        return f"{found.id}: {found.answer}, {found.was:.6g}{ran}"
+    if found.answer == "cannot be run here":
+        return f"{found.id}: {found.answer}{why}"
+    return f"{found.id}: {found.answer}, {found.was:.6g} then, {found.found:.6g} now{ran}{why}"

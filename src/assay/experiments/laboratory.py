@@ -1,0 +1,165 @@
+"""A laboratory: the folder in which runs and tasks are done once, and found again.
+
+LAB/
+    jobs.sqlite       what is to be done, and where it stands
+    cells/KEY/        run folders
+    records/KEY.json  what tasks found, each sealed with its SHA-256
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import final
+
+from assay.config import RunConfig
+from assay.errors import RunError
+from assay.experiments.cell import code_sha256
+from assay.experiments.claim import Budget, Claim
+from assay.experiments.evidence import Evidence, Record
+from assay.experiments.jobs import Job, Jobs
+from assay.experiments.keys import Keys
+from assay.experiments.outcome import METRICS, read_outcome
+from assay.experiments.records import read_record
+from assay.experiments.tasks import Task
+from assay.experiments.tasks.train import Train
+from assay.experiments.work import Told, run_all
+from assay.runs.folder import RunFolder
+
+
+@final
+class Laboratory:
+    """Does tasks, and knows what was done.
+
+    Attributes:
+        folder: Of its files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        told: Told = lambda jobs: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Name the folder; nothing is made yet.
+
+        Args:
+            folder: Of its files.
+            workers: Processes of one thread each.
+            told: As in `run_all`.
+            stop: As in `run_all`.
+        """
+        self.folder = folder
+        self._workers, self._told, self._stop = workers, told, stop
+        self._keys = Keys()
+
+    def key(self, task: Task) -> str:
+        """Return the name under which a task is done here.
+
+        Raises:
+            DataError: If a text it reads is not to be had.
+        """
+        return self._keys.of_task(task)
+
+    def evidence(self, tasks: Iterable[Task]) -> Evidence:
+        """Return the records of those tasks that were done.
+
+        Raises:
+            RunError: If a record or a run folder was edited.
+        """
+        found = (self._record(task) for task in tasks)
+        return Evidence(record for record in found if record is not None)
+
+    def do(self, tasks: Sequence[Task]) -> None:
+        """Do what is not done: trainings, then what looks at them, then, alone, what is timed.
+
+        Raises:
+            RunError: If a task failed; the others were done.
+        """
+        jobs = Jobs(self.folder)
+        runs = list(dict.fromkeys(config for task in tasks for config in task.needs))
+        trained = [self._add_run(jobs, config) for config in runs]
+        looked = [task for task in tasks if not isinstance(task, Train)]
+        apart = [self._add_task(jobs, task) for task in looked if not task.timed]
+        alone = [self._add_task(jobs, task) for task in looked if task.timed]
+        for keys, processes in (
+            (trained, self._workers),
+            (apart, self._workers),
+            (alone, 1),
+        ):
+            if keys and not self._stop():
+                ended = run_all(
+                    self.folder, keys, workers=processes, told=self._told, stop=self._stop
+                )
+                _check_none_failed(ended)
+
+    def gather(self, claims: Sequence[Claim], budget: Budget) -> Evidence:
+        """Do all that claims ask for, round by round, and return the evidence.
+
+        Stopped, it returns what there is.
+
+        Raises:
+            RunError: As `do` does.
+        """
+        known = Evidence()
+        while True:
+            asked = dict.fromkeys(task for claim in claims for task in claim.tasks(budget, known))
+            new = [task for task in asked if task not in known]
+            found = self.evidence(new)
+            known |= found
+            missing = [task for task in new if task not in found]
+            if missing and not self._stop():
+                self.do(missing)
+            elif not found or self._stop():
+                return known
+
+    def _add_run(self, jobs: Jobs, config: RunConfig) -> str:
+        key = self._keys.of_run(config)
+        jobs.add(key, f"training, seed {config.train.seed}", config.model_dump_json())
+        return key
+
+    def _add_task(self, jobs: Jobs, task: Task) -> str:
+        key = self._keys.of_task(task)
+        content = {
+            "task": task.model_dump(mode="json"),
+            "runs": list(map(self._keys.of_run, task.needs)),
+        }
+        jobs.add(key, str(task.model_dump()["kind"]), json.dumps(content), kind="task")
+        return key
+
+    def _record(self, task: Task) -> Record | None:
+        key = self._keys.of_task(task)
+        if isinstance(task, Train):
+            return self._of_run(task, key)
+        path = self.folder / "records" / f"{key}.json"
+        return read_record(path) if path.is_file() else None
+
+    def _of_run(self, task: Train, key: str) -> Record | None:
+        folder = self.folder / "cells" / key
+        if not (folder / "config.json").is_file():
+            return None
+        manifest = RunFolder(folder).read_manifest()
+        if manifest["status"] not in ("finished", "diverged"):
+            return None
+        outcome = read_outcome(folder, "training", task.run.train.seed, task.run)
+        result = manifest.get("result", {})
+        values = {name: result[name] for name in (*METRICS, "train_s") if name in result}
+        return Record(
+            key=key,
+            task=task.model_dump(mode="json"),
+            state="done" if outcome.state == "finished" else "diverged",
+            values=values,
+            error=outcome.error,
+            code_sha256=code_sha256(),
+            made={name: manifest[name] for name in ("started", "code", "packages", "machine")},
+        )
+
+
+def _check_none_failed(jobs: Sequence[Job]) -> None:
+    failed = [job for job in jobs if job.state == "failed"]
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(jobs)} tasks failed; the first, {failed[0].label} "
+            f"({failed[0].key}): {failed[0].error}. The same command tries them again."
+        )

@@ -1,0 +1,1 @@
+"""Reports of claims: judged, written in two languages, and verified."""

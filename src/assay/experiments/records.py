@@ -1,0 +1,76 @@
+"""Records on the disk: what a task found, sealed with a hash."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from assay.disk import flush, read_json
+from assay.engine.device import describe_machine, settle
+from assay.errors import RunError
+from assay.experiments.evidence import Record
+from assay.runs.manifest import code_version, now
+from assay.schema import decode
+from assay.train.config import TrainConfig
+
+_MOST_BYTES = 1 << 24
+_PACKAGES = ("assay", "torch", "numpy", "scipy")
+
+
+def made_here(started: str, elapsed_s: float) -> dict[str, Any]:
+    """Return when a record was made, how long that took, and by what."""
+    return {
+        "started": started,
+        "ended": now(),
+        "elapsed_s": round(elapsed_s, 3),
+        "code": code_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "machine": describe_machine(settle(TrainConfig())),
+    }
+
+
+def finite(values: Any) -> Any:  # noqa: ANN401
+    """Return values with None for each number that is not finite, however deep it stands."""
+    if isinstance(values, Mapping):
+        return {str(name): finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    if isinstance(values, float):
+        return float(values) if math.isfinite(values) else None
+    return values
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """Put a record into `folder`/records, sealed, whole or not at all."""
+    path = folder / "records" / f"{record.key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = record.model_dump(mode="json")
+    temporary = path.with_suffix(".tmp")
+    sealed = {"record": content, "sha256": seal(content)}
+    temporary.write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
+    flush(temporary)
+    temporary.replace(path)
+    flush(path.parent)
+
+
+def read_record(path: Path) -> Record:
+    """Return a record that `write_record` wrote.
+
+    Raises:
+        RunError: If it cannot be read, or was changed since.
+    """
+    try:
+        data = read_json(path, _MOST_BYTES)
+        if data["sha256"] != seal(data["record"]):
+            raise ValueError("its content does not have the SHA-256 it was sealed with")
+        return decode(Record, data["record"])
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path}: {error}. Remove it, and the task is done again.") from None
+
+
+def seal(content: Any) -> str:  # noqa: ANN401
+    """Return the SHA-256 of JSON, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
