@@ -1,6 +1,5 @@
 """`assay ablate`: one or more fields at several values, under several seeds, with intervals."""
 
-import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from assay.cli.ablate_fields import apart, name_of, values_of
 from assay.cli.ablate_plan import tell_made, tell_plan, tell_visible
 from assay.cli.ablate_run import conclude, keep_documents, run
 from assay.cli.arguments import Preset, build_config, tell_apart
+from assay.cli.gathering import Lab, Workers, budget_of, check_installed
 from assay.cli.progress import preparing, words
 from assay.errors import ConfigError
 
 if TYPE_CHECKING:
+    from assay.config import RunConfig
     from assay.experiments.design import Design
     from assay.experiments.study import Study
 
@@ -61,15 +62,16 @@ Documents = Annotated[bool, typer.Option("--documents", help="Resample validatio
 MixCode = Annotated[
     bool, typer.Option("--mix-code", help="Keep runs of this study by other code, marked.")
 ]
+Steps = Annotated[int | None, typer.Option(min=1, help="Of every run; short for train.steps=N.")]
+BudgetName = Annotated[
+    str | None,
+    typer.Option("--budget", help="Start from the base of the claims: quick, laptop, full."),
+]
 Noise = Annotated[
     float, typer.Option(help="Assumed sd of a paired difference, before any is measured.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; else one a core.")]
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Say what it would take and see; run nothing.")
-]
-Lab = Annotated[
-    Path, typer.Option(envvar="ASSAY_LAB", help="The folder of studies and their runs.")
 ]
 
 
@@ -77,6 +79,8 @@ def ablate(
     fields: Fields,
     name: Name = None,
     preset: Preset = None,
+    budget: BudgetName = None,
+    steps: Steps = None,
     seeds: Seeds = 3,
     metric: Metric = "val_loss_nats",
     delta: Delta = None,
@@ -104,9 +108,12 @@ def ablate(
     assay ablate model.tie_embeddings=true,false --match parameters --match-by model.mlp.d_ff
     assay ablate model.norm=rms,none --tune train.optimizer.lr=1e-3,4e-3,16e-3 --plan
     """  # noqa: D301
+    check_installed("ablate")
     several, rest = apart(fields)
-    config = build_config(tell_apart(rest), preset)
-    _check_installed()
+    given = tell_apart(rest)
+    if steps is not None:
+        given.changes.setdefault("train.steps", steps)
+    config = build_config(given, preset, _start(budget))
 
     from assay.experiments.design import Design, grid
 
@@ -164,12 +171,11 @@ class _Bench:
         return self.workers or os.cpu_count() or 1
 
 
-def _check_installed() -> None:
-    if importlib.util.find_spec("statsmodels") is None:
-        raise ConfigError(
-            "ablate: statsmodels is not installed; expected what the laboratory needs. Install it: "
-            "pip install 'assay[lab]'"
-        )
+def _start(budget: str | None) -> "RunConfig | None":
+    """Return the base that claims train upon at a budget."""
+    from assay.experiments.claims.bases import base
+
+    return None if budget is None else base(budget_of(budget))
 
 
 def _check_numbers(noise: float, until_width: float | None) -> None:

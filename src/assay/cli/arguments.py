@@ -79,8 +79,8 @@ def parse_value(text: str) -> object:
     return found["value"] if len(found) == 1 else text
 
 
-def build_config(given: Given, preset: str | None) -> "RunConfig":
-    """Lay preset, files, texts and changes upon the defaults, in that order.
+def build_config(given: Given, preset: str | None, start: "RunConfig | None" = None) -> "RunConfig":
+    """Lay preset, files, texts and changes upon `start`, else the defaults, in that order.
 
     Raises:
         ConfigError: With the file and the dotted place of the first mistake.
@@ -88,7 +88,7 @@ def build_config(given: Given, preset: str | None) -> "RunConfig":
     from assay.config import RunConfig
     from assay.schema import decode, merge, override
 
-    tree: dict[str, Any] = RunConfig().model_dump()
+    tree: dict[str, Any] = (start or RunConfig()).model_dump()
     if preset is not None:
         tree["model"] = _preset(preset)
     for path in given.files:

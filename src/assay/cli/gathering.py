@@ -35,11 +35,12 @@ def check_installed(command: str) -> None:
     Raises:
         ConfigError: With the command that installs them.
     """
-    if importlib.util.find_spec("statsmodels") is None:
-        raise ConfigError(
-            f"{command}: statsmodels is not installed; expected what the laboratory needs. Install "
-            "it: pip install 'assay[lab]'"
-        )
+    for library in ("scipy", "vl_convert"):
+        if importlib.util.find_spec(library) is None:
+            raise ConfigError(
+                f"{command}: {library} is not installed; expected what the laboratory needs. "
+                "Install it: pip install 'assay[lab]'"
+            )
 
 
 def budget_of(name: str) -> "Budget":

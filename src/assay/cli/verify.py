@@ -15,12 +15,16 @@ from assay.cli.progress import words
 from assay.cli.signals import Interrupts
 
 if TYPE_CHECKING:
-    from assay.experiments.paper.verify import Verified
+    from assay.experiments.paper.rerun import Verified
 
 
 def verify(
     report: Annotated[
-        str, typer.Argument(metavar="REPORT[#ID]", help="A report's folder, and a number or claim.")
+        str,
+        typer.Argument(
+            metavar="REPORT[#ID]",
+            help="A report's or study's folder; a number, claim or arm of it.",
+        ),
     ],
     cheap: Annotated[
         bool, typer.Option("--cheap", help="Run only the quickest task of each number again.")
@@ -40,17 +44,25 @@ def verify(
     \b
     assay verify docs/paper#tying-parameters
     assay verify docs/paper#init-loss.slope --cheap
+    assay verify lab/studies/norm --cheap
     """
     check_installed("verify")
     from assay.experiments.laboratory import Laboratory
     from assay.experiments.paper.verify import verify as run_again
+    from assay.experiments.paper.verify_study import verify_study
+    from assay.experiments.study import Study
 
     folder, _, name = report.partition("#")
     n_workers = workers or os.cpu_count() or 1
     scratch = tempfile.TemporaryDirectory(prefix="assay-verify-") if keep is None else None
     with Interrupts() as interrupts, Stages() as told, scratch or nullcontext(str(keep)) as place:
         laboratory = Laboratory(Path(place), workers=n_workers, told=told, stop=interrupts.noted)
-        found = run_again(Path(folder), name, laboratory, cheap=cheap)
+        path = Path(folder)
+        if (path / "study.json").is_file():
+            study = Study.open(path.parent.parent, path.name)
+            found = verify_study(study, name, laboratory, cheap=cheap)
+        else:
+            found = run_again(path, name, laboratory, cheap=cheap)
     for each in found:
         typer.echo(_line(each, as_json=as_json))
     came_back = sum(

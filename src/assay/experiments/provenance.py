@@ -59,7 +59,8 @@ def _share(matching: Matching, size: Size, first: Size) -> float:
 def _tuned(tuning: Tuning, arm: Arm) -> str:
     value = arm.besides[tuning.field]
     edge = ", at the edge of what was tried" if at_edge(tuning, value) else ""
-    return f"tuned: {tuning.field}={shown(value)}{edge}"
+    tried = f"{len(tuning.values)} values x {len(tuning.seeds)} seeds"
+    return f"tuned: {tuning.field}={shown(value)} over {tried}{edge}"
 
 
 def _matching_words(matching: Matching, results: Results) -> str:

@@ -38,7 +38,7 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
     law = _law(evidence, list(grid.values()))
     every, some = all(near.values()), any(near.values())
     return Judgement(
-        "confirmed" if every and not any(fooled) else "holds only when" if some else "refuted",
+        "confirmed" if every and not any(fooled[1:]) else "holds only when" if some else "refuted",
         parts=(
             Part("near", "confirmed" if every else "holds only when" if some else "refuted"),
             Part("law", "confirmed" if 0.9 < law.value < 1.1 else "refuted"),
