@@ -11,6 +11,7 @@ from assay.experiments.claims import (
     attention_kernels,
     complexity,
     cost_grid,
+    kernel_grid,
     overfitting_scale,
     reproducibility,
 )
@@ -142,7 +143,7 @@ def test_a_grid_varies_one_size_alone():
 
 
 def kernel_evidence(*, apart=1e-15, rounding=1.0, gains=(3.0, 3.0, 3.0), pairs=0.0, spread=0.02):
-    asked = attention_kernels.named(BUDGET)
+    asked = kernel_grid.named(BUDGET)
     equal = [record(task, {"fused": apart, "blocks": 1e-16}) for task in asked.equal]
     errors = [
         record(task, {"fused": 1e-7 * rounding * (1 + 0.01 * seed), "by-hand": 1e-7})

@@ -6,8 +6,8 @@ import pytest
 from assay.experiments.claims.bases import EXTENTS
 from assay.experiments.claims.init_grid import cells, faulty, search
 from assay.experiments.claims.init_loss import CLAIM as INIT_LOSS
+from assay.experiments.claims.logit_arms import arms, at_start
 from assay.experiments.claims.logit_scale import CLAIM as LOGIT_SCALE
-from assay.experiments.claims.logit_scale import arms, at_start
 from assay.experiments.claims.tuned import best_rate, trials, tuned
 from assay.experiments.evidence import Evidence, Record
 from assay.experiments.tasks.initial import InitialPanel

@@ -19,6 +19,7 @@ from assay.experiments.claims import (
     weights,
 )
 from assay.experiments.claims.rates import GRIDS, VOCAB, Cell
+from assay.experiments.claims.softmax_pictures import FIELDS
 from assay.experiments.claims.verdicts import all_of, of_answers, of_words, whole
 from assay.experiments.evidence import Evidence, Record
 from assay.experiments.tasks.inside import LoseQKV
@@ -368,7 +369,7 @@ def shapes(untrained, trained, *, size=0.003):
 
     def world(task):
         few, near = untrained if task.kind == "untrained-softmax" else trained
-        fields = dict.fromkeys(softmax_shape._FIELDS, 0.5)
+        fields = dict.fromkeys(FIELDS, 0.5)
         wobble = noise(task.model_dump_json(), size=size)
         return fields | {"top10_mass": few + wobble, "near_uniform_share": near + wobble}
 

@@ -8,15 +8,17 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from tiny_claim import TEXT, claim_on
+from tiny_claim import TEXT, claim_on, panel
 
 from assay.errors import ConfigError, RunError
+from assay.experiments.claim import Number
 from assay.experiments.claims import CLAIMS
 from assay.experiments.evidence import Evidence
-from assay.experiments.laboratory import Laboratory
+from assay.experiments.laboratory import Laboratory, lacking
 from assay.experiments.paper.folder import read_report, write_report
 from assay.experiments.paper.judged import judge_all
 from assay.experiments.paper.page import html
+from assay.experiments.paper.rerun import Rerun
 from assay.experiments.paper.verify import verify
 
 ARITHMETIC = [claim for claim in CLAIMS if claim.id in ("tying-parameters", "chat-range")]
@@ -106,6 +108,17 @@ def test_arithmetic_comes_back_bit_for_bit(report, tmp_path):
         ("tying-parameters.low", "reproduced bit for bit")
     ]
     assert len(verify(report, "", Laboratory(tmp_path / "lab"))) > 10
+
+
+def test_the_full_budget_is_for_a_gpu_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="full budget needs a CUDA device"):
+        Laboratory(tmp_path / "lab").gather(ARITHMETIC, "full")
+    rerun = Rerun.of([panel()], Evidence(), Laboratory(tmp_path / "lab"), lack=lacking("full"))
+    number = Number("high", 3.0, of=(panel(),))
+    found = rerun.verified("x.high", number, 3.0, [panel()])
+    assert found.answer == "cannot be run here"
+    assert "CUDA" in found.why
 
 
 def test_a_number_that_is_not_there_gets_a_sentence(report, tmp_path):

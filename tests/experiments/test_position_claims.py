@@ -13,6 +13,7 @@ import torch
 from assay.experiments.claim import BUDGETS, Number
 from assay.experiments.claims import (
     activations,
+    position_arms,
     position_extrapolation,
     position_order,
     position_tasks,
@@ -108,7 +109,7 @@ def test_what_positions_do_is_judged_as_planted(planted, verdict, parts):
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_vectors_cost_one_addition_a_channel(budget):
     found = judged(position_order, order_world(), budget)
-    run = position_order.arms(budget)["learned"][0].run
+    run = position_arms.arms(budget)["learned"][0].run
     width, length, depth = run.model.d_model, run.seq_len, run.model.n_layers
     numbers = {number.id: number.value for number in found.numbers}
     blocks = depth * (24 * length * width**2 + 4 * length**2 * width)  # the audit's closed form
@@ -206,7 +207,7 @@ def answer_world(within, beyond):
     return world
 
 
-ALL = dict.fromkeys(position_order.ENCODINGS, 0.95)
+ALL = dict.fromkeys(position_arms.ENCODINGS, 0.95)
 
 
 @pytest.mark.parametrize(

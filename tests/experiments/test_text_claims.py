@@ -5,8 +5,12 @@ import pytest
 
 from assay.experiments.claim import Number
 from assay.experiments.claims import adaptive_temperature, temperature, untrained_text
+from assay.experiments.claims.changes import against_zero
+from assay.experiments.claims.samplers import by_sampler, frontier
 from assay.experiments.claims.sweep import Sweep
-from assay.experiments.claims.writers import against_zero, judge, writer
+from assay.experiments.claims.temperature_grid import grid
+from assay.experiments.claims.untrained_arms import by_arm
+from assay.experiments.claims.writers import judge, writer
 from assay.experiments.evidence import Evidence, Record
 from assay.experiments.words import LANGUAGES, words_of
 
@@ -30,7 +34,7 @@ def planted(budget="laptop", **curves):
     records = []
     for seed, task in enumerate(temperature.tasks(budget, Evidence())):
         values = {"human": PEOPLE}
-        for place, t in enumerate(temperature.grid(budget)):
+        for place, t in enumerate(grid(budget)):
             values[f"s{place}"] = {
                 name: curve(t) + noise(seed, place) for name, curve in curves.items()
             }
@@ -101,7 +105,7 @@ def test_a_step_within_the_noise_is_not_resolved():
 
 def test_the_best_is_chosen_by_the_other_seeds():
     """Pure noise: chosen by its own seed, the best would be lower every time."""
-    grid = tuple(np.linspace(0.1, 2, 10).tolist())
+    settings = tuple(np.linspace(0.1, 2, 10).tolist())
     rng, found = np.random.default_rng(0), []
     tasks = temperature.tasks("laptop", Evidence())
     for _ in range(200):
@@ -109,7 +113,7 @@ def test_the_best_is_chosen_by_the_other_seeds():
             record(task, {f"s{i}": {"bits": float(rng.normal())} for i in range(10)})
             for task in tasks
         ]
-        found += Sweep.of(grid, tasks, Evidence(records)).first_over_best("bits")
+        found += Sweep.of(settings, tasks, Evidence(records)).first_over_best("bits")
     assert abs(np.mean(found)) < 4 * math.sqrt(2 / len(found))
 
 
@@ -135,7 +139,7 @@ def test_a_writer_that_ran_away_leaves_the_others_their_say():
 def stretches(**arms):
     """Excess of information by stretch for each arm; others have none."""
     records = []
-    for arm, tasks in untrained_text.by_arm("laptop").items():
+    for arm, tasks in by_arm("laptop").items():
         for seed, task in enumerate(tasks):
             curve = arms.get(arm, (0, 0, 0, 0))
             values = {
@@ -170,7 +174,7 @@ def test_structure_that_decays_confirms_it():
 def frontier_evidence(gains, *, people=2.0):
     """Every sampler's settings on one curve, whose quality is raised by a gain."""
     records = []
-    for name, tasks in adaptive_temperature.by_sampler("laptop").items():
+    for name, tasks in by_sampler("laptop").items():
         for seed, task in enumerate(tasks):
             bits = [3 + 0.4 * place - gains.get(name, 0) for place in range(5)]
             values = {
@@ -212,20 +216,20 @@ def test_judges_that_cannot_tell_samplers_apart_resolve_nothing():
 
 
 def test_the_frontier_by_hand():
-    task = adaptive_temperature.by_sampler("laptop")["fixed"][0]
+    task = by_sampler("laptop")["fixed"][0]
     values = {
         "random_bits": 6.0,
         "human": {"judge_bits": 2.0, "distinct_4": 0.8},
         "s0": {"judge_bits": 4.0, "distinct_4": 0.4},
         "s1": {"judge_bits": 1.0, "distinct_4": 0.9},
     }
-    points = adaptive_temperature.frontier(record(task, values), "judge_bits", 2)
+    points = frontier(record(task, values), "judge_bits", 2)
     assert points == [(0.5, 0.5), (1, 1)]
 
 
 @pytest.mark.parametrize("budget", ["quick", "laptop", "full"])
 def test_every_sampler_has_as_many_settings_and_no_writer_is_its_judge(budget):
-    sizes = {len(found[0].samplings) for found in adaptive_temperature.by_sampler(budget).values()}
+    sizes = {len(found[0].samplings) for found in by_sampler(budget).values()}
     assert len(sizes) == 1
     wrote, judged = writer(budget, 0), judge(budget)
     assert not set(wrote.data.text) & set(judged.data.text)

@@ -137,7 +137,7 @@ def test_workers_share_the_jobs_and_one_killed_costs_nothing(lab):
     run_all(lab / "lab", keys, workers=2)
     assert states(jobs, keys) == ["done"] * 4
     alone = Run.create(
-        override(RunConfig.model_validate_json(jobs.all(killed)[0].content), {}), lab / "alone"
+        override(RunConfig.model_validate_json(jobs.content(killed[0])), {}), lab / "alone"
     )
     for _ in alone.train():
         pass

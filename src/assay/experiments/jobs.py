@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     error TEXT NOT NULL DEFAULT ''
 )
 """
-_COLUMNS = "key, label, kind, content, state, elapsed_s, error"
+_COLUMNS = "key, label, kind, state, elapsed_s, error"
 _WAIT_S = 60.0  # for another process to let go of the file
 
 
@@ -43,7 +43,6 @@ class Job:
         key: The name of its run folder or of its record.
         label: What it is, for a reader.
         kind: Which of the two.
-        content: The resolved config of the run, or the task and the keys of its runs, as JSON.
         state: Where it stands.
         elapsed_s: How long it took, once it has ended.
         error: Why it failed or diverged.
@@ -52,7 +51,6 @@ class Job:
     key: str
     label: str
     kind: Kind
-    content: str
     state: State
     elapsed_s: float
     error: str
@@ -74,7 +72,7 @@ class Jobs:
             self._table = sqlite3.connect(folder / "jobs.sqlite", timeout=_WAIT_S)
             with self._table:
                 self._table.execute(_SCHEMA)
-                self._table.execute(f"SELECT {_COLUMNS} FROM jobs")
+                self._table.execute(f"SELECT {_COLUMNS}, content FROM jobs")
         except (OSError, sqlite3.Error) as error:
             raise RunError(
                 f"{folder / 'jobs.sqlite'}: {error}; expected a table of jobs in a folder that can "
@@ -87,7 +85,14 @@ class Jobs:
         return self.folder / "cells"
 
     def add(self, key: str, label: str, content: str, *, kind: Kind = "run") -> None:
-        """Put a job into the table unless it is there; one that failed is tried again."""
+        """Put a job into the table unless it is there; one that failed is tried again.
+
+        Args:
+            key: The name of its run folder or of its record.
+            label: What it is, for a reader.
+            content: The resolved config of the run, or the task and the keys of its runs, as JSON.
+            kind: Which of the two.
+        """
         with self._table:
             self._table.execute(
                 "INSERT OR IGNORE INTO jobs (key, label, kind, content, state) "
@@ -107,6 +112,11 @@ class Jobs:
         )
         found = {row[0]: Job(*row) for row in rows}
         return [found[key] for key in keys if key in found]
+
+    def content(self, key: str) -> str:
+        """Return what is to be done, as `add` was told."""
+        ((content,),) = self._table.execute("SELECT content FROM jobs WHERE key = ?", (key,))
+        return str(content)
 
     @contextlib.contextmanager
     def claimed(self, keys: list[str]) -> Iterator[Job | None]:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import final
 
+import torch
+
 from assay.config import RunConfig
-from assay.errors import RunError
+from assay.errors import ConfigError, RunError
 from assay.experiments.cell import code_sha256
 from assay.experiments.claim import Budget, Claim
 from assay.experiments.evidence import Evidence, Record
@@ -100,8 +102,11 @@ class Laboratory:
         Stopped, it returns what there is.
 
         Raises:
+            ConfigError: If this machine is none for the budget.
             RunError: As `do` does.
         """
+        if lack := lacking(budget):
+            raise ConfigError(f"--budget: {lack}. Choose quick or laptop, or another machine.")
         known = Evidence()
         while True:
             asked = dict.fromkeys(task for claim in claims for task in claim.tasks(budget, known))
@@ -154,6 +159,13 @@ class Laboratory:
             code_sha256=code_sha256(),
             made={name: manifest[name] for name in ("started", "code", "packages", "machine")},
         )
+
+
+def lacking(budget: Budget) -> str:
+    """Return what this machine lacks for a budget; empty if nothing."""
+    if budget == "full" and not torch.cuda.is_available():
+        return "the full budget needs a CUDA device, and there is none here"
+    return ""
 
 
 def _check_none_failed(jobs: Sequence[Job]) -> None:

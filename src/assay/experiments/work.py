@@ -140,13 +140,13 @@ def _run_of(jobs: Jobs, job: Job) -> Run:
     if (path / "config.json").is_file():
         return Run.open(path)
     shutil.rmtree(path, ignore_errors=True)  # a worker was killed while it made the folder
-    config = RunConfig.model_validate_json(job.content)
+    config = RunConfig.model_validate_json(jobs.content(job.key))
     return Run.create(decode(RunConfig, config.model_dump()), path)
 
 
 def _do_task(jobs: Jobs, job: Job) -> bool:
     """Do a task and write its record; where a run it stands on diverged, that is its result."""
-    content = json.loads(job.content)
+    content = json.loads(jobs.content(job.key))
     task = read_task(json.dumps(content["task"]))
     runs = tuple(Run.open(jobs.cells / key) for key in content["runs"])
     errors = [run.folder.read_manifest().get("error") for run in runs]

@@ -3,11 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 from assay.count import count
-from assay.experiments.claim import Budget, Claim, Figure, Judgement, Number, Part, Table
+from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
+from assay.experiments.claims.activations_pictures import (
+    LOSS,
+    bigger,
+    difference,
+    family_table,
+    losses_figure,
+)
 from assay.experiments.claims.bases import base, trained
-from assay.experiments.claims.changes import is_lower
-from assay.experiments.claims.verdicts import all_of
-from assay.experiments.compare import Comparison, compare
+from assay.experiments.claims.verdicts import all_of, of_words
+from assay.experiments.compare import compare
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.train import Train
@@ -16,7 +22,6 @@ from assay.source import Source
 
 _PLAIN, _GATED = ("gelu", "relu", "relu2"), ("swiglu", "geglu")
 _DELTA_NATS = 0.01
-_LOSS = "val_loss_nats"
 Family = Mapping[str, Mapping[str, object]]
 
 
@@ -42,85 +47,44 @@ def tasks(budget: Budget, evidence: Evidence) -> Sequence[Task]:
 
 def judge(budget: Budget, evidence: Evidence) -> Judgement:
     """Confirm if both gated layers have a lower loss than GELU at equal parameters."""
+    families = {family: _arms(budget, family) for family in _families(budget)}
+    sizes = {family: _parameters(budget, family) for family in families}
     compared = {
         family: {
             found.arm: found
-            for found in compare(
-                evidence.outcomes(_arms(budget, family), _LOSS), _LOSS, delta=_DELTA_NATS
-            )
+            for found in compare(evidence.outcomes(arms, LOSS), LOSS, delta=_DELTA_NATS)
         }
-        for family in _families(budget)
+        for family, arms in families.items()
     }
     equal, own = compared["equal"], compared["own"]
-
-    parts = tuple(Part(kind, is_lower(equal[kind])) for kind in (*_GATED, *_PLAIN[1:]))
-    as_they_come = all_of([is_lower(own[kind]) for kind in _GATED])
+    parts = tuple(
+        Part(kind, of_words([equal[kind].word], "lower")) for kind in (*_GATED, *_PLAIN[1:])
+    )
+    as_they_come = all_of([of_words([own[kind].word], "lower") for kind in _GATED])
     return Judgement(
         all_of([part.verdict for part in parts if part.id in _GATED]),
         (*parts, Part("own", as_they_come)),
         numbers=(
-            *(_difference(budget, "equal", found) for found in equal.values()),
-            *(_difference(budget, "own", own[kind]) for kind in _GATED),
-            *(Number(f"bigger_{kind}", _bigger(budget, "own", kind)) for kind in _GATED),
+            *(difference("equal", families["equal"], found) for found in equal.values()),
+            *(difference("own", families["own"], own[kind]) for kind in _GATED),
+            *(Number(f"bigger_{kind}", bigger(sizes["own"], kind)) for kind in _GATED),
         ),
-        tables=tuple(_table(budget, evidence, name, compared[name]) for name in compared),
-        figures=(_figure(budget, evidence),),
+        tables=tuple(
+            family_table(evidence, name, families[name], sizes[name], compared[name])
+            for name in families
+        ),
+        figures=(losses_figure(evidence, families),),
     )
 
 
-def _difference(budget: Budget, family: str, found: Comparison) -> Number:
-    arms = _arms(budget, family)
-    name = f"{family}_{found.arm}"
-    return Number.difference(name, found, of=[*arms[_PLAIN[0]], *arms[found.arm]])
-
-
-def _parameters(budget: Budget, family: str, kind: str) -> int:
-    """Return the parameters of the blocks."""
-    config = base(budget, changes=_families(budget)[family][kind])
-    parts = count(override(config.model, {"vocab_size": 1}), seq_len=1).parts
-    return sum(part.parameters for part in parts if part.name.startswith("blocks"))
-
-
-def _bigger(budget: Budget, family: str, kind: str) -> float:
-    return _parameters(budget, family, kind) / _parameters(budget, family, _PLAIN[0]) - 1
-
-
-def _table(
-    budget: Budget, evidence: Evidence, family: str, compared: Mapping[str, Comparison]
-) -> Table:
-    rows = tuple(
-        (
-            kind,
-            f"{_parameters(budget, family, kind):,}",
-            Number(f"{family}_bigger_{kind}", _bigger(budget, family, kind)),
-            Number.mean(f"{family}_loss_{kind}", evidence.values(runs, _LOSS), of=runs),
-            _difference(budget, family, compared[kind]) if kind in compared else "",
-            compared[kind].word if kind in compared else "",
-        )
-        for kind, runs in _arms(budget, family).items()
-    )
-    columns = ("mlp", "parameters", "bigger", "loss", "difference", "word")
-    return Table(family, columns, rows, {"bigger": "+.2%", "loss": ".3f", "difference": "+.3f"})
-
-
-def _figure(budget: Budget, evidence: Evidence) -> Figure:
-    found = [
-        (family, kind, Number.mean("", evidence.values(runs, _LOSS), of=()))
-        for family in _families(budget)
-        for kind, runs in _arms(budget, family).items()
-    ]
-    rows = tuple(
-        {
-            "mlp": kind,
-            "family": family,
-            "nats": number.value,
-            "low": number.low,
-            "high": number.high,
-        }
-        for family, kind, number in found
-        if family == "equal" or kind in _GATED
-    )
-    return Figure("losses", "dots", rows, "nats", "mlp", "family", low="low", high="high")
+def _parameters(budget: Budget, family: str) -> dict[str, int]:
+    """Return the parameters of the blocks of each arm."""
+    found = {}
+    for kind, changes in _families(budget)[family].items():
+        model = override(base(budget, changes=changes).model, {"vocab_size": 1})
+        parts = count(model, seq_len=1).parts
+        found[kind] = sum(part.parameters for part in parts if part.name.startswith("blocks"))
+    return found
 
 
 CLAIM = Claim(

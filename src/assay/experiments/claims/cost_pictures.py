@@ -5,20 +5,13 @@ from collections.abc import Mapping
 from assay.count import count
 from assay.experiments.claim import Budget, Figure, Number, Table
 from assay.experiments.claims.clock import bands, exponent
+from assay.experiments.claims.cost_counts import counted
 from assay.experiments.claims.cost_grid import EXTENTS, Tasks, model_of
 from assay.experiments.evidence import Evidence
-from assay.experiments.tasks.cost import Axis, Pass, pass_flops
-from assay.measure.cost import exact_slope
+from assay.experiments.tasks.cost import Axis, Pass
 from assay.schema import override
 
 _LETTERS = {"seq_len": "T", "n_layers": "L", "d_model": "d"}
-
-
-def counted(asked: Tasks, what: Pass, axis: Axis) -> float:
-    """Return the exponent of the counted FLOPs over the points of an axis."""
-    grid = asked.seconds[axis].grid
-    flops = [pass_flops(what, count(model, seq_len=n)) for model, n in grid.points()]
-    return exact_slope(grid.sizes, flops)
 
 
 def slopes_table(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.experiments.claim import Budget
+from assay.experiments.claim import Budget, Number
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.initial import Fault, InitialPanel
@@ -15,6 +15,8 @@ from assay.schema import override
 
 DELTA = 0.02
 """Nats: what counts as near ln V."""
+Place = tuple[str, bool, str, int, int]
+"""A cell: init, tying, scale, width, depth."""
 _INITS = ("torch", "xavier", "gaussian", "gpt2")
 _FAULTS: tuple[Fault, ...] = ("none", "leaking mask", "unshifted target", "no layers")
 _SHAPES = {"quick": ((64, 2),), "laptop": ((64, 2), (64, 8), (256, 2)), "full": ((64, 2), (256, 8))}
@@ -34,8 +36,8 @@ def panel(
     return InitialPanel(model=changed, draws=draws, sequences=rows, seq_len=64, fault=fault)
 
 
-def cells(budget: Budget) -> dict[tuple[str, bool, str, int, int], Task]:
-    """Return the grid: init, tying, scale, width, depth."""
+def cells(budget: Budget) -> dict[Place, Task]:
+    """Return the grid."""
     return {
         (init, tied, scale, *shape): panel(
             budget, {"init": init, "tie_embeddings": tied, "logit_scale": scale}, shape
@@ -87,3 +89,8 @@ def search(budget: Budget, evidence: Evidence) -> tuple[dict[float, Task], tuple
 def excess_of(evidence: Evidence, task: Task) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return loss - ln V for each draw."""
     return np.array(evidence[task].values["excess_nats"], dtype=float)
+
+
+def mean_of(evidence: Evidence, name: str, task: Task, of: str = "excess_nats") -> Number:
+    """Return the mean over the draws."""
+    return Number.mean(name, evidence[task].values[of], of=[task], unit="nats")

@@ -1,11 +1,12 @@
 """Pre-norm trains without warm-up where post-norm needs it: both, with and without, two depths."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from assay.experiments.claim import Budget, Claim, Figure, Judgement, Number, Part, Table
+from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.changes import against
+from assay.experiments.claims.pre_post_pictures import arms_table, rates_figure
 from assay.experiments.claims.rates import GRIDS, Cell
-from assay.experiments.claims.verdicts import all_of, of_words
+from assay.experiments.claims.verdicts import Wanted, all_of, of_words
 from assay.experiments.compare import Comparison
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
@@ -15,37 +16,34 @@ from assay.source import Source
 _PRE, _POST = "layer-pre", "layer-post"
 _DELTA_NATS = 0.05
 _COLD, _WARM = "cold", "warm"
+# By part: an arm, the one that is held to it, and how its loss should be.
+_PAIRS: Mapping[str, tuple[str, str, Wanted]] = {
+    "post_needs": ("post-cold", "post-warm", "lower"),
+    "pre_free": ("pre-cold", "pre-warm", "equivalent"),
+    "better_cold": ("post-cold", "pre-cold", "lower"),
+    "better_warm": ("post-warm", "pre-warm", "lower"),
+}
 
 
 def tasks(budget: Budget, evidence: Evidence) -> Sequence[Task]:
     """Train both placements; the runs without warm-up are those of the claim on LayerNorm."""
     cells = [cell for depth in GRIDS[budget].depths for cell in _cells(budget, depth).values()]
     starts = [start for cell in cells for start in cell.starts()]
-    return [*(run for cell in cells for run in _runs(cell)), *starts]
+    return [*(run for cell in cells for run in cell.runs_at(rates(budget))), *starts]
 
 
 def judge(budget: Budget, evidence: Evidence) -> Judgement:
     """Compare the best loss over the rates: with warm-up and without, post-norm and pre-norm."""
     depths, deepest = GRIDS[budget].depths, GRIDS[budget].depths[-1]
-    warmed = {
-        arm: {depth: _pair(evidence, budget, depth, (f"{arm}-cold", f"{arm}-warm"))
-              for depth in depths}
-        for arm in ("pre", "post")
-    }  # fmt: skip
-    cold = {d: _pair(evidence, budget, d, ("post-cold", "pre-cold")) for d in depths}
-    warm = {d: _pair(evidence, budget, d, ("post-warm", "pre-warm")) for d in depths}
-    parts = (
-        Part("post_needs", of_words([found.word for found in warmed["post"].values()], "lower")),
-        Part("pre_free", of_words([found.word for found in warmed["pre"].values()], "equivalent")),
-        Part("better_cold", of_words([found.word for found in cold.values()], "lower")),
-        Part("better_warm", of_words([found.word for found in warm.values()], "lower")),
-    )
     told = {
-        "post_needs": warmed["post"],
-        "pre_free": warmed["pre"],
-        "better_cold": cold,
-        "better_warm": warm,
+        name: {depth: _pair(evidence, budget, depth, (one, other)) for depth in depths}
+        for name, (one, other, _) in _PAIRS.items()
     }
+    parts = tuple(
+        Part(name, of_words([found.word for found in told[name].values()], wanted))
+        for name, (_, _, wanted) in _PAIRS.items()
+    )
+    cells = {depth: _cells(budget, depth) for depth in depths}
     return Judgement(
         all_of([part.verdict for part in parts[:2]]),
         parts,
@@ -59,8 +57,8 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
                 for place, depth in (("shallow", depths[0]), ("deep", deepest))
             ),
         ),
-        tables=(_table(budget, evidence),),
-        figures=(_figure(budget, evidence),),
+        tables=(arms_table(evidence, cells, rates(budget)),),
+        figures=(rates_figure(evidence, cells, rates(budget)),),
     )
 
 
@@ -77,12 +75,9 @@ def _cells(budget: Budget, depth: int) -> dict[str, Cell]:
     }
 
 
-def _runs(cell: Cell) -> list[Train]:
-    return [run for rate in rates(cell.budget) for run in cell.runs(rate)]
-
-
 def _of(budget: Budget, depth: int) -> list[Train]:
-    return [run for cell in _cells(budget, depth).values() for run in _runs(cell)]
+    cells = _cells(budget, depth).values()
+    return [run for cell in cells for run in cell.runs_at(rates(budget))]
 
 
 def _pair(evidence: Evidence, budget: Budget, depth: int, arms: tuple[str, str]) -> Comparison:
@@ -90,35 +85,6 @@ def _pair(evidence: Evidence, budget: Budget, depth: int, arms: tuple[str, str])
     cells = _cells(budget, depth)
     values = {arm: cells[arm].best(evidence, rates(budget)) for arm in arms}
     return against(values, delta=_DELTA_NATS)[arms[1]]
-
-
-def _table(budget: Budget, evidence: Evidence) -> Table:
-    rows = tuple(
-        (
-            str(depth),
-            arm,
-            Number.mean(f"best_{arm}_{depth}", cell.best(evidence, rates(budget)), of=_runs(cell)),
-            f"{sum(cell.fails(evidence, rate) for rate in rates(budget))} / {len(_runs(cell))}",
-        )
-        for depth in GRIDS[budget].depths
-        for arm, cell in _cells(budget, depth).items()
-    )
-    return Table("arms", ("depth", "arm", "best", "failed"), rows, {"best": ".3f"})
-
-
-def _figure(budget: Budget, evidence: Evidence) -> Figure:
-    rows = tuple(
-        {
-            "rate": rate,
-            "loss": cell.mean_loss(evidence, rate),
-            "arm": arm,
-            "depth": f"L = {depth}",
-        }
-        for depth in GRIDS[budget].depths
-        for arm, cell in _cells(budget, depth).items()
-        for rate in rates(budget)
-    )
-    return Figure("rates", "lines", rows, "rate", "loss", "arm", facet="depth", log="x")
 
 
 CLAIM = Claim(

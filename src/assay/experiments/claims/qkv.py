@@ -1,13 +1,19 @@
 """Which of Q, K and V a trained model can lose: each replaced by noise of equal mean and spread."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from assay.experiments.claim import Budget, Claim, Figure, Judgement, Number, Part, Table
+from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import EXTENTS, trained
 from assay.experiments.claims.changes import against
-from assay.experiments.claims.verdicts import above, of_answers, of_words, whole
+from assay.experiments.claims.qkv_pictures import (
+    Rises,
+    rises_figure,
+    rises_table,
+    texts_table,
+)
+from assay.experiments.claims.verdicts import below, of_answers, of_words, whole
 from assay.experiments.evidence import Evidence
 from assay.experiments.planning import ALPHA
 from assay.experiments.statistics import t_interval
@@ -15,11 +21,7 @@ from assay.experiments.tasks import Task
 from assay.experiments.tasks.inside import LoseQKV
 from assay.measure.noise import PARTS
 
-Rises = Mapping[tuple[str, int | str], Number]
-"""The rise of the loss where a part is lost in a layer, or in all."""
-
 _BOUND_NATS = 0.05  # a rise of less is called losing nothing
-_SHOWN = 60  # characters of a sample
 _TOKENS = {"quick": 2048, "laptop": 8192, "full": 65_536}
 
 
@@ -42,7 +44,10 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
     rises: Rises = {
         (part, place): _rise(budget, evidence, part, place) for part in PARTS for place in places
     }
-    lost = {part: of_answers([_spared(rises[part, place]) for place in places]) for part in PARTS}
+    lost = {
+        part: of_answers([below(rises[part, place], _BOUND_NATS) for place in places])
+        for part in PARTS
+    }
     everywhere = {part: _values(budget, evidence, part, "all") for part in PARTS}
     order = against({"v": everywhere["v"], "q": everywhere["q"], "k": everywhere["k"]})
     parts = (
@@ -60,8 +65,8 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
                 for part, found in order.items()
             ),
         ),
-        tables=(_table(rises, places), _texts(budget, evidence)),
-        figures=(_figure(rises),),
+        tables=(rises_table(rises, places), texts_table(evidence[looks(budget)[0]].values)),
+        figures=(rises_figure(rises, _BOUND_NATS),),
     )
 
 
@@ -83,44 +88,6 @@ def _rise(budget: Budget, evidence: Evidence, part: str, place: int | str) -> Nu
     of = tuple(looks(budget))
     name = f"rise_{part}_{place}"
     return Number(name, float(values.mean()), ends.low, ends.high, level, "nats", of)
-
-
-def _spared(rise: Number) -> bool | None:
-    """Return whether the part can go: the rise stays under the bound; None if it may be either."""
-    over = above(rise, _BOUND_NATS)
-    return None if over is None else not over
-
-
-def _table(rises: Rises, places: Sequence[int | str]) -> Table:
-    rows: list[tuple[str | Number, ...]] = [
-        (str(place), *(rises[part, place] for part in PARTS)) for place in places
-    ]
-    return Table("rises", ("layer", *PARTS), tuple(rows), dict.fromkeys(PARTS, ".3f"))
-
-
-def _texts(budget: Budget, evidence: Evidence) -> Table:
-    values = evidence[looks(budget)[0]].values
-    written = {"intact": values["text"]} | {part: values[part]["text"] for part in PARTS}
-    rows = tuple((name, " ".join(text.split())[:_SHOWN]) for name, text in written.items())
-    return Table("texts", ("lost", "text"), rows)
-
-
-def _figure(rises: Rises) -> Figure:
-    rows = tuple(
-        {"layer": str(place), "rise": rise.value, "low": rise.low, "high": rise.high, "part": part}
-        for (part, place), rise in rises.items()
-    )
-    return Figure(
-        "rises",
-        "dots",
-        rows,
-        "rise",
-        "layer",
-        "part",
-        low="low",
-        high="high",
-        rules=(("x", _BOUND_NATS),),
-    )
 
 
 CLAIM = Claim(id="qkv", section="beyond", tasks=tasks, judge=judge)

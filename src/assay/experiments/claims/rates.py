@@ -89,6 +89,10 @@ class Cell:
         """Return the training at one rate under each seed."""
         return list(_runs(self, rate))
 
+    def runs_at(self, rates: Sequence[float]) -> list[Train]:
+        """Return the training at each of these rates under each seed."""
+        return [run for rate in rates for run in self.runs(rate)]
+
     def starts(self, depth: int | None = None, init: str | None = None) -> list[DepthAtStart]:
         """Return the looks at step 0 under each seed, at another depth or init where asked."""
         return list(_starts(replace(self, depth=depth or self.depth), init))

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from assay.experiments.claim import Budget, Claim, Figure, Judgement, Number, Part, Table
+from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import base, trained
 from assay.experiments.claims.rates import VOCAB
-from assay.experiments.claims.verdicts import all_of, of_answers, of_words, whole
+from assay.experiments.claims.rmsnorm_pictures import LOSS, PLACES, arms_table, seeds_figure
+from assay.experiments.claims.verdicts import all_of, below, of_answers, of_words, whole
 from assay.experiments.compare import compare
 from assay.experiments.evidence import Evidence
 from assay.experiments.statistics import t_interval
@@ -23,7 +24,6 @@ _DELTA_NATS = 0.02
 _EPS = 1e-5
 _LAYER, _RMS = LayerNormConfig(affine="scale", eps=_EPS), RMSNormConfig(eps=_EPS)
 _ROUNDS = {"quick": 8, "laptop": 30, "full": 100}
-_PLACES = ("alone", "step")
 
 
 def arms(budget: Budget) -> dict[str, list[Train]]:
@@ -52,13 +52,12 @@ def tasks(budget: Budget, evidence: Evidence) -> Sequence[Task]:
 
 def judge(budget: Budget, evidence: Evidence) -> Judgement:
     """Hold the losses together by TOST, and the ratio of seconds to 1."""
-    outcomes = evidence.outcomes(arms(budget), "val_loss_nats")
-    (loss,) = compare(outcomes, "val_loss_nats", delta=_DELTA_NATS)
-    ratios = {place: _ratio(budget, evidence, place) for place in _PLACES}
+    (loss,) = compare(evidence.outcomes(arms(budget), LOSS), LOSS, delta=_DELTA_NATS)
+    ratios = {place: _ratio(budget, evidence, place) for place in PLACES}
     same_loss = of_words([loss.word], "equivalent")
     parts = (
         Part("loss", "equivalent" if same_loss == "confirmed" else same_loss),
-        *(Part(place, of_answers([_less(ratio)])) for place, ratio in ratios.items()),
+        *(Part(place, of_answers([below(ratio, 1.0)])) for place, ratio in ratios.items()),
     )
     of = [task for tasks in arms(budget).values() for task in tasks]
     return Judgement(
@@ -70,8 +69,8 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
             Number("needs", loss.needs or math.nan),
             *ratios.values(),
         ),
-        tables=(_table(budget, evidence),),
-        figures=(_figure(budget, evidence),),
+        tables=(arms_table(evidence, arms(budget), seconds(budget)),),
+        figures=(seeds_figure(evidence, arms(budget), _DELTA_NATS),),
     )
 
 
@@ -83,45 +82,6 @@ def _ratio(budget: Budget, evidence: Evidence, place: str) -> Number:
     mean = math.exp(float(logs.mean()))
     low, high = math.exp(ends.low), math.exp(ends.high)
     return Number(f"ratio_{place}", mean, low, high, of=(seconds(budget),))
-
-
-def _less(ratio: Number) -> bool | None:
-    """Return whether the ratio is under 1 with all of its interval; None if it may be either."""
-    assert ratio.low is not None
-    assert ratio.high is not None
-    return True if ratio.high < 1 else False if ratio.low > 1 else None
-
-
-def _table(budget: Budget, evidence: Evidence) -> Table:
-    found = arms(budget)
-    values = evidence[seconds(budget)].values
-    rows: list[tuple[str | Number, ...]] = [
-        (
-            kind,
-            Number.mean(f"loss_{kind}", evidence.values(tasks, "val_loss_nats"), of=tasks),
-            *(
-                Number.mean(
-                    f"{place}_{kind}",
-                    [1e3 * each for each in values[kind][place]],
-                    of=[seconds(budget)],
-                )
-                for place in _PLACES
-            ),
-        )
-        for kind, tasks in found.items()
-    ]
-    spec = {"loss": ".4f", "alone": ".3f", "step": ".2f"}
-    return Table("arms", ("norm", "loss", *_PLACES), tuple(rows), spec)
-
-
-def _figure(budget: Budget, evidence: Evidence) -> Figure:
-    layer, rms = (evidence.outcomes(arms(budget), "val_loss_nats")[k] for k in ("layer", "rms"))
-    rows = tuple(
-        {"seed": a.seed, "difference": b.value("val_loss_nats") - a.value("val_loss_nats")}
-        for a, b in zip(layer, rms, strict=True)
-    )
-    rules = (("x", 0.0), ("x", -_DELTA_NATS), ("x", _DELTA_NATS))
-    return Figure("seeds", "dots", rows, "difference", "seed", rules=rules)
 
 
 CLAIM = Claim(

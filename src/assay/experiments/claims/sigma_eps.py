@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from scipy.optimize import brentq
 
-from assay.experiments.claim import Budget, Claim, Figure, Judgement, Number, Part, Table
+from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import trained
+from assay.experiments.claims.sigma_eps_pictures import scales_figure, scales_table
 from assay.experiments.claims.verdicts import of_words, whole
 from assay.experiments.compare import compare
 from assay.experiments.evidence import Evidence
@@ -79,34 +80,9 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
             Number("delta", _DELTA_NATS, unit="nats"),
             Number("needs", loss.needs or math.nan),
         ),
-        tables=(_table(outside, under),),
-        figures=(_figure(outside, under),),
+        tables=(scales_table(SCALES, outside, under),),
+        figures=(scales_figure(SCALES, outside, under, boundary()),),
     )
-
-
-def _table(outside: Sequence[float], under: Sequence[float]) -> Table:
-    shown = [i for i in range(len(_SIGMAS)) if i % 4 == 0]
-    rows = tuple(
-        (
-            f"{_SIGMAS[i]:g}",
-            Number(f"outside_{i}", outside[i], of=(SCALES,)),
-            Number(f"under_{i}", under[i], of=(SCALES,)),
-            Number(f"apart_{i}", 1 - under[i] / outside[i], of=(SCALES,)),
-        )
-        for i in shown
-    )
-    spec = {"outside": ".3f", "under": ".3f", "apart": ".3%"}
-    return Table("scales", ("sigma", "outside", "under", "apart"), rows, spec)
-
-
-def _figure(outside: Sequence[float], under: Sequence[float]) -> Figure:
-    rows = tuple(
-        {"sigma": sigma, "scale": scales[i], "norm": name}
-        for name, scales in (("sigma", outside), ("layer", under))
-        for i, sigma in enumerate(_SIGMAS)
-    )
-    rules = (("x", boundary()),)
-    return Figure("scales", "lines", rows, "sigma", "scale", "norm", log="x", rules=rules)
 
 
 CLAIM = Claim(

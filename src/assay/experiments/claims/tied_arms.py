@@ -35,6 +35,8 @@ SIZES: Mapping[Budget, Sizes] = {
     "laptop": Sizes((32, 64, 96), 1024, 2, 300, 16_384, 400, 32_768),
     "full": Sizes((192, 384, 768), 8192, 6, 5000, 1 << 20, 2000, 1 << 18),
 }
+FEW: tuple[Arm, ...] = ("tied", "untied", "narrow")
+"""Those that are trained on little text, and whose loss is taken apart."""
 ENDS = (16, 64, 256)
 """Last ranks of the buckets of tokens, from the most frequent on."""
 

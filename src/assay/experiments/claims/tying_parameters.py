@@ -6,7 +6,8 @@ import torch
 from scipy.optimize import brentq
 
 from assay.count import count, tying_saving
-from assay.experiments.claim import Budget, Claim, Figure, Judgement, Number, Part, Table
+from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
+from assay.experiments.claims.tying_pictures import region_figure, savings_table
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.nn.model import GPT, ModelConfig
@@ -15,9 +16,7 @@ from assay.schema import override
 from assay.source import Source
 
 _LOW, _HIGH = 0.30, 0.40  # the article's
-_VOCABULARIES = (1_024, 8_192, 50_257, 128_256)
 _GPT2 = 50_257
-_DEPTHS = [2**n for n in range(4, 18)]  # L·d, from 16 to 131,072
 _MODELS: dict[str, ModelConfig] = {
     "GPT-2 124M": gpt2("124M"),
     "GPT-2 355M": gpt2("355M"),
@@ -57,8 +56,8 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
             Number("gpt2_xl", _saving(_MODELS["GPT-2 1.5B"])[0]),
             Number("char", _saving(_MODELS["char, 4 x 128"])[0]),
         ),
-        tables=(_table(),),
-        figures=(_figure(),),
+        tables=(savings_table(_MODELS),),
+        figures=(region_figure(share, _LOW, _HIGH),),
     )  # fmt: skip
 
 
@@ -82,31 +81,6 @@ def _built(model: ModelConfig) -> int:
 def _where(vocab: int, bound: float) -> float:
     """Return the L·d at which the saving is `bound`, by bisection."""
     return float(brentq(lambda depth: share(vocab, depth) - bound, 0.0, 1e9))
-
-
-def _table() -> Table:
-    rows = tuple(
-        (
-            name,
-            f"{model.vocab:,}",
-            f"{model.n_layers * model.d_model:,}",
-            Number(f"untied_{place}", _saving(model)[0]),
-            Number(f"tied_{place}", _saving(model)[1]),
-        )
-        for place, (name, model) in enumerate(_MODELS.items())
-    )
-    columns = ("model", "vocab", "depth", "of_untied", "of_tied")
-    return Table("savings", columns, rows, {"of_untied": ".1%", "of_tied": ".1%"})
-
-
-def _figure() -> Figure:
-    rows = tuple(
-        {"depth": depth, "saving": share(vocab, depth), "vocab": f"V = {vocab:,}"}
-        for vocab in _VOCABULARIES
-        for depth in _DEPTHS
-    )
-    rules = (("y", _LOW), ("y", _HIGH))
-    return Figure("region", "lines", rows, "depth", "saving", "vocab", log="x", rules=rules)
 
 
 CLAIM = Claim(

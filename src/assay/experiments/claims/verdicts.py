@@ -1,15 +1,19 @@
 """From several findings to one verdict, by the same rule in every claim that uses it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from assay.experiments.claim import Number, Verdict
 from assay.experiments.compare import Word
 
-_AGAINST: dict[Word, set[Word]] = {
-    "lower": {"higher", "equivalent"},
-    "higher": {"lower", "equivalent"},
-    "equivalent": {"lower", "higher", "diverges"},
+Wanted = Literal["lower", "higher", "equivalent", "not lower", "not higher"]
+_FOR_AND_AGAINST: Mapping[Wanted, tuple[set[Word], set[Word]]] = {
+    "lower": ({"lower"}, {"higher", "equivalent"}),
+    "higher": ({"higher"}, {"lower", "equivalent"}),
+    "equivalent": ({"equivalent"}, {"lower", "higher", "diverges"}),
+    "not lower": ({"higher", "equivalent"}, {"lower"}),
+    "not higher": ({"lower", "equivalent"}, {"higher"}),
 }
 
 
@@ -36,12 +40,10 @@ def all_of(verdicts: Sequence[Verdict]) -> Verdict:
     return "confirmed"
 
 
-def of_words(words: Sequence[Word], wanted: Word) -> Verdict:
+def of_words(words: Sequence[Word], wanted: Wanted) -> Verdict:
     """Return the verdict on "it is `wanted` everywhere" from one comparison for each place."""
-    against = _AGAINST[wanted]
-    return of_answers(
-        [True if word == wanted else False if word in against else None for word in words]
-    )
+    good, bad = _FOR_AND_AGAINST[wanted]
+    return of_answers([True if word in good else False if word in bad else None for word in words])
 
 
 def of_answers(answers: Sequence[bool | None]) -> Verdict:
@@ -49,6 +51,11 @@ def of_answers(answers: Sequence[bool | None]) -> Verdict:
     if False in answers:
         return "holds only when" if True in answers else "refuted"
     return "not resolved" if None in answers else "confirmed"
+
+
+def of_facts(facts: Sequence[bool]) -> Verdict:
+    """Return the verdict on what has no exceptions: one refutes it."""
+    return "confirmed" if all(facts) else "refuted"
 
 
 def above(number: Number, bound: float) -> bool | None:

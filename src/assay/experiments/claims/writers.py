@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from assay.config import RunConfig
 from assay.experiments.claim import Budget
 from assay.experiments.claims.bases import base, seeds
-from assay.experiments.compare import Comparison, compare
-from assay.experiments.outcome import Outcome
 from assay.experiments.tasks.text import Written
 from assay.sampling import SamplingConfig
 
@@ -81,19 +79,3 @@ def written(budget: Budget, samplings: Sequence[SamplingConfig], n_samples: int)
         )
         for seed in seeds(budget)
     ]
-
-
-def against_zero(
-    differences: Mapping[str, Sequence[float]], *, delta: float | None = None
-) -> dict[str, Comparison]:
-    """Hold differences, one a seed, against zero: one family, corrected together."""
-    n_seeds = max(map(len, differences.values()))
-    arms = {"nothing": [0.0] * n_seeds, **differences}
-    outcomes = {
-        arm: [
-            Outcome(arm, seed, "", "finished", {"difference": value}, "", 0.0)
-            for seed, value in enumerate(values)
-        ]
-        for arm, values in arms.items()
-    }
-    return {found.arm: found for found in compare(outcomes, "difference", delta=delta)}

@@ -9,7 +9,7 @@ from assay.errors import AssayError, ConfigError, RunError
 from assay.experiments.claim import Budget, Claim, Number
 from assay.experiments.claims import CLAIMS
 from assay.experiments.evidence import Evidence
-from assay.experiments.laboratory import Laboratory
+from assay.experiments.laboratory import Laboratory, lacking
 from assay.experiments.paper.folder import read_report
 from assay.experiments.paper.judged import Judged
 from assay.experiments.paper.rerun import Rerun, Verified, to_run
@@ -46,7 +46,7 @@ def verify(
         for number in numbers
     }
     tasks = list(dict.fromkeys(task for wanted in again.values() for task in wanted))
-    rerun = Rerun.of(tasks, evidence, scratch)
+    rerun = Rerun.of(tasks, evidence, scratch, lack=lacking(report["budget"]))
     found = []
     for judged, numbers in chosen:
         now = _judged_again(judged, evidence | rerun.fresh)
