@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
+from typing import Any
 
 from assay.experiments.charts import draw
 from assay.experiments.claim import Figure, Number, Table
@@ -11,6 +12,7 @@ from assay.experiments.evidence import Record
 from assay.experiments.figure import library
 from assay.experiments.paper.interface import Interface, interface
 from assay.experiments.paper.judged import Judged
+from assay.experiments.tasks import read_task
 from assay.experiments.words import ClaimWords, Language, words_of
 
 _STYLE = """
@@ -196,10 +198,24 @@ def _records(report: Sequence[Judged], told: Interface) -> Iterator[str]:
         shown = values if len(values) <= _MOST_SHOWN else f"{values[:_MOST_SHOWN]}..."
         yield (
             f'<tr id="r-{key}"><td><code>{key}</code></td>'
-            f"<td>{escape(str(record.task['kind']))}</td><td>{record.state}</td>"
+            f"<td>{escape(str(record.task['kind']))}<br><code>{escape(_config(record))}</code></td>"
+            f"<td>{record.state}</td>"
             f"<td><code>{escape(shown)}</code></td></tr>"
         )
     yield "</tbody></table></details>"
+
+
+def _config(record: Record) -> str:
+    """Return what of a task is not the default, kinds included, as JSON."""
+    changed = read_task(json.dumps(record.task)).model_dump(mode="json", exclude_defaults=True)
+    return json.dumps(_with_kinds(record.task, changed), ensure_ascii=False)
+
+
+def _with_kinds(whole: Any, changed: Any) -> Any:  # noqa: ANN401
+    if not isinstance(whole, dict) or not isinstance(changed, dict):
+        return changed
+    kept = [name for name in whole if name == "kind" or name in changed]
+    return {name: _with_kinds(whole[name], changed.get(name, whole[name])) for name in kept}
 
 
 def _in_script(code: str) -> str:
