@@ -47,6 +47,7 @@ def losses_of(run, max_tokens=None):
     )
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_document_is_that_of_its_tokens_one_by_one(documents, tmp_path):
     run = run_of(documents, tmp_path / "run")
     found, val = losses_of(run), run.dataset().val
@@ -84,6 +85,7 @@ def test_stretches_of_one_text_are_the_same_bytes_whatever_the_tokenizer(base, t
     assert apart.max() <= 3  # a letter of three bytes on one side of the cut or the other
 
 
+@pytest.mark.slow
 def test_losses_are_kept_beside_the_run_which_stays_as_it_was(base, tmp_path):
     study = finished(study_of(base, tmp_path, [Arm("a", {}), Arm("b", {"model.norm": "none"})]))
     before = sorted(path for path in (study.lab / "cells").rglob("*") if path.is_file())

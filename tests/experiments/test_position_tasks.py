@@ -53,6 +53,7 @@ def slow_loss(model, ids, place, seen):
     return float(logits.logsumexp(0) - logits[ids[place]])
 
 
+@pytest.mark.slow
 def test_every_length_is_judged_on_the_same_targets(runs):
     run = runs["rope"]
     task = PositionLoss(run=run.config, lengths=(16, 32), stride=8, targets=64)

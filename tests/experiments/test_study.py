@@ -13,6 +13,7 @@ from assay.experiments.study import Study
 from assay.runs.metrics import read_rows
 
 
+@pytest.mark.slow
 def test_an_arm_that_trains_less_is_found_worse_and_the_report_says_so(base, tmp_path):
     arms = [Arm("long", {"train.steps": 12}), Arm("short", {"train.steps": 1})]
     study = finished(study_of(base, tmp_path, arms))
@@ -43,6 +44,7 @@ def test_planted_effects_are_found_and_an_arm_alike_is_not_called_different(base
     assert words == {"alike": "equivalent", "slow": "higher", "capped": "higher"}
 
 
+@pytest.mark.slow
 def test_runs_of_one_seed_start_alike_and_read_alike(base, tmp_path):
     """The first loss of a run depends on weights and data alone; MLPs differ after one step."""
     arms = [Arm("a", {"train.optimizer.lr": 1e-3}), Arm("b", {"train.optimizer.lr": 4e-3})]
@@ -57,6 +59,7 @@ def test_runs_of_one_seed_start_alike_and_read_alike(base, tmp_path):
         assert first[0][1] != first[1][1]
 
 
+@pytest.mark.slow
 def test_a_cell_that_two_studies_need_is_run_once(base, tmp_path):
     norms = grid({"model.norm": ["rms", "layer"]})
     one = finished(study_of(base, tmp_path, norms))
@@ -83,6 +86,7 @@ def test_a_study_is_opened_as_it_was_made_and_never_written_over(base, tmp_path)
         Study.open(tmp_path / "lab", "study")
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_exchanged_or_edited_is_refused(base, tmp_path):
     study = finished(study_of(base, tmp_path, grid({"model.norm": ["rms", "layer"]})))
     folder = study.lab / "cells" / study.cells()[0]

@@ -72,6 +72,7 @@ def test_a_study_file_that_lacks_a_cell_is_refused(base, tmp_path):
         Study.open(study.lab, "study")
 
 
+@pytest.mark.slow
 def test_a_result_edited_after_it_was_reported_is_noticed(base, tmp_path):
     study = finished(study_of(base, tmp_path, NORMS, seeds=(0, 1)))
     found = Results.of(study)
@@ -95,6 +96,7 @@ def made_by_other_code(base, tmp_path):
     return old
 
 
+@pytest.mark.slow
 def test_results_of_other_code_are_refused_and_marked_when_they_are_asked_for(base, tmp_path):
     old = made_by_other_code(base, tmp_path)
     now = planned(base, tmp_path, NORMS, seeds=(0, 1))
@@ -114,6 +116,7 @@ def test_results_of_other_code_are_refused_and_marked_when_they_are_asked_for(ba
     assert Study.open(now.lab, "study").record == mixed.record
 
 
+@pytest.mark.slow
 def test_cells_of_other_code_on_another_text_are_not_mixed_in(base, tmp_path):
     made_by_other_code(base, tmp_path)
     text = Path(base.data.text[0])

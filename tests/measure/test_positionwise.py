@@ -52,6 +52,7 @@ def test_the_loss_of_a_target_is_that_of_its_context_alone(position):
     assert model.training  # and dropout was off
 
 
+@pytest.mark.slow
 def test_loss_by_position_is_the_mean_over_windows_of_every_batch():
     model, windows = model_of(), text_of(900 * (T + 1)).view(900, T + 1)  # two batches of 8192
     by_hand = sum(target_losses(model, window[None])[0] for window in windows) / 900

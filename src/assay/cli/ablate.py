@@ -117,10 +117,6 @@ def ablate(
 
     from assay.experiments.design import Design, grid
 
-    if not several:
-        raise ConfigError(
-            "fields: none with several values found; expected one such as model.norm=layer,rms."
-        )
     _check_numbers(noise, until_width)
     first = config.train.seed
     design = Design(config, grid(several), range(first, first + seeds))

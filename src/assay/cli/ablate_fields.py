@@ -14,7 +14,7 @@ def apart(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
     """Return the fields with several values, and all other arguments.
 
     Raises:
-        ConfigError: If a field is given twice.
+        ConfigError: If a field is given twice, or none has several values.
     """
     several: dict[str, list[Any]] = {}
     rest = []
@@ -28,6 +28,10 @@ def apart(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
             )
         else:
             several[name] = values
+    if not several:
+        raise ConfigError(
+            "fields: none with several values found; expected one such as model.norm=layer,rms."
+        )
     return several, rest
 
 
