@@ -1,13 +1,12 @@
 """What is known: a record for each task that was done, as the laboratory and a report keep it."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, final
 
 from assay.experiments.outcome import Outcome
 from assay.experiments.tasks import Task
+from assay.experiments.written import seal
 from assay.schema import Config
 
 
@@ -43,13 +42,13 @@ class Evidence:
     """Records by the tasks they answer; what a judge looks at, and all that it looks at."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._records = {_name(record.task): record for record in records}
+        self._records = {seal(record.task): record for record in records}
 
     def __contains__(self, task: Task) -> bool:
-        return _name(task.model_dump(mode="json")) in self._records
+        return seal(task.model_dump(mode="json")) in self._records
 
     def __getitem__(self, task: Task) -> Record:
-        return self._records[_name(task.model_dump(mode="json"))]
+        return self._records[seal(task.model_dump(mode="json"))]
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records.values())
@@ -77,8 +76,3 @@ class Evidence:
         state = "diverged" if diverged else "finished"
         metrics = {} if diverged else {metric: record.value(metric)}
         return Outcome(arm, seed, record.key, state, metrics, record.error, 0.0)
-
-
-def _name(task: Mapping[str, Any]) -> str:
-    canonical = json.dumps(task, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,7 +1,5 @@
 """The names of runs and tasks: other numbers, another name."""
 
-import hashlib
-import json
 from typing import final
 
 from assay.config import RunConfig
@@ -10,6 +8,7 @@ from assay.data.prepare import prepare
 from assay.experiments.cell import cell_key, code_sha256
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.train import Train
+from assay.experiments.written import seal
 
 
 @final
@@ -33,7 +32,7 @@ class Keys:
             [self._text(text) for text in task.texts],
             code_of(task),
         ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+        return seal(parts)[:32]
 
     def _text(self, config: DataConfig) -> str:
         if config not in self._texts:

@@ -1,6 +1,5 @@
 """Records on the disk: what a task found, sealed with a hash."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -8,10 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from assay.disk import flush, read_json
+from assay.disk import read_json
 from assay.engine.device import describe_machine, settle
 from assay.errors import RunError
 from assay.experiments.evidence import Record
+from assay.experiments.written import seal, write_whole
 from assay.runs.manifest import code_version, now
 from assay.schema import decode
 from assay.train.config import TrainConfig
@@ -44,16 +44,15 @@ def finite(values: Any) -> Any:  # noqa: ANN401
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Put a record into `folder`/records, sealed, whole or not at all."""
-    path = folder / "records" / f"{record.key}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Put a record into `folder`/records, sealed, whole or not at all.
+
+    Raises:
+        RunError: If the disk does not take it.
+    """
     content = record.model_dump(mode="json")
-    temporary = path.with_suffix(".tmp")
     sealed = {"record": content, "sha256": seal(content)}
-    temporary.write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
-    flush(temporary)
-    temporary.replace(path)
-    flush(path.parent)
+    path = folder / "records" / f"{record.key}.json"
+    write_whole(path, json.dumps(sealed, indent=1) + "\n")
 
 
 def read_record(path: Path) -> Record:
@@ -69,8 +68,3 @@ def read_record(path: Path) -> Record:
         return decode(Record, data["record"])
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{path}: {error}. Remove it, and the task is done again.") from None
-
-
-def seal(content: Any) -> str:  # noqa: ANN401
-    """Return the SHA-256 of JSON, however it is laid out."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """`study.json`: what a study compares and which cells it needs, sealed by its own hash."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import Field
 from assay.disk import read_json
 from assay.errors import ConfigError, RunError
 from assay.experiments.made import Made
-from assay.experiments.written import write_whole
+from assay.experiments.written import seal, write_whole
 from assay.schema import Config, decode
 
 _MOST_BYTES = 1 << 22
@@ -69,17 +68,17 @@ def read_record(path: Path) -> StudyRecord:
     """
     try:
         content = read_json(path, _MOST_BYTES)
-        seal = content.pop("sha256", None)
+        sealed = content.pop("sha256", None)
         record = decode(StudyRecord, content)
         record.check_whole()
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: unreadable ({error}). Put it back from a copy.") from None
-    if seal != _seal(content):
+    if sealed != seal(content):
         raise RunError(
-            f"{path}: edited since it was written: its SHA-256 is {_seal(content)[:16]}..., "
-            f"{str(seal)[:16]}... stands in it. Put it back from a copy, or make the study under "
+            f"{path}: edited since it was written: its SHA-256 is {seal(content)[:16]}..., "
+            f"{str(sealed)[:16]}... stands in it. Put it back from a copy, or make the study under "
             "another --name; its runs are not made again."
         )
     return record
@@ -124,13 +123,8 @@ def settle_record(
 
 def _write(path: Path, record: StudyRecord) -> None:
     content = json.loads(record.model_dump_json())
-    text = json.dumps({**content, "sha256": _seal(content)}, indent=1, ensure_ascii=False)
+    text = json.dumps({**content, "sha256": seal(content)}, indent=1, ensure_ascii=False)
     write_whole(path, text + "\n")
-
-
-def _seal(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _asked(record: StudyRecord) -> dict[str, Any]:

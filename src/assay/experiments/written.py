@@ -1,6 +1,9 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and the seal that shows whether their content was changed."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from assay.disk import flush
 from assay.errors import RunError
@@ -24,3 +27,8 @@ def write_whole(path: Path, text: str) -> None:
             f"{path}: cannot be written: {error.strerror or error}. Make room or permission, then "
             "give the same command again; runs that are done are kept."
         ) from None
+
+
+def seal(content: Any) -> str:  # noqa: ANN401
+    """Return the SHA-256 of JSON, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -24,8 +24,8 @@ from assay.experiments.paper.interface import interface
 from assay.experiments.paper.judged import Judged, judge_all
 from assay.experiments.paper.page import html
 from assay.experiments.paper.text import as_csv, as_latex, cells, markdown, number_rows
-from assay.experiments.records import seal
 from assay.experiments.words import LANGUAGES, words_of
+from assay.experiments.written import seal
 from assay.schema import decode
 
 REPORT, EVIDENCE, MANIFEST = "report.json", "evidence.jsonl.gz", "MANIFEST.json"
