@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.gathering import BudgetName, Lab, Workers, budget_of, check_installed, gather
+from assay.cli.gathering import BudgetName, Lab, Out, Workers, budget_of, check_installed, gather
 from assay.cli.progress import words
 from assay.errors import ConfigError
 
@@ -39,9 +39,7 @@ def run(
     names: Annotated[list[str], typer.Argument(metavar="CLAIM...", show_default=False)],
     budget: BudgetName = "quick",
     workers: Workers = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The report's folder; else in the lab.")
-    ] = None,
+    out: Out = None,
     lab: Lab = Path("lab"),
 ) -> None:
     r"""Run claims and judge them; verdicts come on stderr, the report's folder on stdout.

@@ -26,6 +26,9 @@ BudgetName = Annotated[
 Lab = Annotated[
     Path, typer.Option(envvar="ASSAY_LAB", help="The folder of runs and records already made.")
 ]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The report's folder; else in the lab.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; else one a core.")]
 
 

@@ -1,20 +1,17 @@
 """`assay paper`: the whole article computed anew, every claim with its verdict."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from assay.cli.claims import tell
-from assay.cli.gathering import BudgetName, Lab, Workers, budget_of, check_installed, gather
+from assay.cli.gathering import BudgetName, Lab, Out, Workers, budget_of, check_installed, gather
 
 
 def paper(
     budget: BudgetName = "quick",
     workers: Workers = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The report's folder; else in the lab.")
-    ] = None,
+    out: Out = None,
     lab: Lab = Path("lab"),
 ) -> None:
     r"""Run every claim and write the article anew, in English and Vietnamese.

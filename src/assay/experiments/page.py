@@ -1,11 +1,10 @@
 """A study as one page of HTML that needs no network and no other file."""
 
-import json
-import re
 from collections.abc import Iterator
 from html import escape
 
-from assay.experiments.figure import differences_figure, library
+from assay.experiments.document import document, inline
+from assay.experiments.figure import differences_figure
 from assay.experiments.report import (
     arm_rows,
     design_words,
@@ -20,32 +19,18 @@ _LEGEND_OF_DOCUMENTS = ". Thin line: seeds and validation documents resampled."
 _WORDS = 40  # letters from which on a cell is no number and may break into lines
 _STYLE = """
 body { font: 16px/1.5 sans-serif; color: #222; max-width: 80rem; margin: 2rem auto; padding: 1rem }
-table { border-collapse: collapse; font-size: 14px; margin: 1rem 0 }
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #ddd }
 td { white-space: nowrap }
 td.words { white-space: normal; text-align: left; min-width: 16rem }
 th:first-child, td:first-child { text-align: left }
-thead th { border-bottom: 2px solid #222 }
-.wide { overflow-x: auto }
-code { background: #f3f3f3; padding: 0 .2rem }
 """
 
 
 def html(results: Results) -> str:
     """Return the page: what was compared, the figure, every arm, every run and how to repeat it."""
     study = results.study
-    figure, drawing = json.dumps(differences_figure(results)), _in_script(library())
     arms, runs = _table(arm_rows(results)), _table(run_rows(results), linked=True)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(study.name)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{escape(study.name)}</h1>
+    body = f"""<h1>{escape(study.name)}</h1>
 {_sentences(design_words(results))}
 <ul>{_sentences(findings(results), "li")}</ul>
 {_sentences(visible_words(results))}
@@ -54,31 +39,16 @@ def html(results: Results) -> str:
 <div class="wide">{arms}</div>
 <h2>Runs</h2>
 <p>A run is trained again and held to its recorded numbers by
-<code>assay check determinism {escape(str(study.lab))}/cells/KEY</code>; two are compared by
+<code>assay check determinism {escape(str(study.lab))}/cells/KEY</code>, all of them by
+<code>assay verify {escape(str(study.folder))}</code>; two are compared by
 <code>assay diff</code>.</p>
 <div class="wide">{runs}</div>
-<p>Code: SHA-256 {study.record.code_sha256[:16]}... over the sources these numbers depend on.</p>
-<script>{drawing}</script>
-<script>vegaEmbed("#figure", {_in_script(figure)}, {{actions: false}});</script>
-</body>
-</html>
-"""
+<p>Code: SHA-256 {study.record.code_sha256[:16]}... over the sources these numbers depend on.</p>"""
+    return document(study.name, body, {"figure": differences_figure(results)}, style=_STYLE)
 
 
 def _sentences(lines: Iterator[str], element: str = "p") -> str:
-    return "\n".join(f"<{element}>{_inline(line)}</{element}>" for line in lines)
-
-
-def _in_script(code: str) -> str:
-    """Return JavaScript or JSON whose strings do not end the element it stands in."""
-    return code.replace("</script", "<\\/script")
-
-
-def _inline(text: str) -> str:
-    """Escape, and turn the Markdown that the sentences use into HTML."""
-    parts = escape(text).split("`")
-    coded = (f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", "".join(coded))
+    return "\n".join(f"<{element}>{inline(line)}</{element}>" for line in lines)
 
 
 def _table(rows: list[list[str]], *, linked: bool = False) -> str:

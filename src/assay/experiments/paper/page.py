@@ -8,8 +8,8 @@ from typing import Any
 
 from assay.experiments.charts import draw
 from assay.experiments.claim import Figure, Number, Table
+from assay.experiments.document import document, inline
 from assay.experiments.evidence import Record
-from assay.experiments.figure import library
 from assay.experiments.paper.interface import Interface, interface
 from assay.experiments.paper.judged import Judged
 from assay.experiments.tasks import read_task
@@ -17,12 +17,9 @@ from assay.experiments.words import ClaimWords, Language, words_of
 
 _STYLE = """
 body { font: 16px/1.55 sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 1rem }
-table { border-collapse: collapse; font-size: 14px; margin: 1rem 0 }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top }
 td.n, th.n { text-align: right; white-space: nowrap }
-thead th { border-bottom: 2px solid #222 }
-.wide { overflow-x: auto }
-code { background: #f3f3f3; padding: 0 .2rem; overflow-wrap: anywhere }
+code { overflow-wrap: anywhere }
 blockquote { border-left: 4px solid #ccc; margin: 1rem 0; padding: 0 1rem; color: #444 }
 .v { border: 1px solid; border-radius: .3rem; padding: 0 .4rem; font-weight: 600; white-space: nowrap }
 .confirmed { color: #00664a } .refuted { color: #a33c00 } .holds-only-when { color: #7a5a00 }
@@ -33,7 +30,6 @@ figcaption { color: #444 }
 summary { cursor: pointer }
 @media print { details > summary { display: none } body { max-width: none } }
 """  # noqa: E501
-_DRAW = "for (const [id, spec] of Object.entries(FIGURES)) vegaEmbed('#' + id, spec, OPTIONS);"
 _OPEN = """
 function open_target() {
   const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -62,7 +58,7 @@ def html(report: Sequence[Judged], language: Language, facts: str) -> str:
         for judged in report
         for figure in judged.judgement.figures
     }
-    body = [f"<h1>{escape(told.title)}</h1>", f"<p>{_inline(told.abstract)}</p>"]
+    body = [f"<h1>{escape(told.title)}</h1>", f"<p>{inline(told.abstract)}</p>"]
     body += [f"<p>{escape(facts)}</p>", *_summary(report, language)]
     for heading, group in groupby(report, key=lambda judged: told.heading(judged.claim)):
         body.append(f"<h2>{escape(heading)}</h2>")
@@ -70,22 +66,9 @@ def html(report: Sequence[Judged], language: Language, facts: str) -> str:
             body += _claim(judged, language, told)
     body += _numbers(report, told)
     body += _records(report, told)
-    drawing = f"const FIGURES = {json.dumps(figures)}; const OPTIONS = {{actions: false}}; {_DRAW}"
-    return f"""<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(told.title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-{chr(10).join(body)}
-<script>{_in_script(library())}</script>
-<script>{_in_script(drawing)}{_OPEN}</script>
-</body>
-</html>
-"""
+    return document(
+        told.title, "\n".join(body), figures, style=_STYLE, language=language, script=_OPEN
+    )
 
 
 class _Linked:
@@ -129,12 +112,12 @@ def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]
     yield f'<h3 id="{name}">{escape(words.title)} {_badge(judgement.verdict, told)}</h3>'
     if words.quote:
         yield f"<blockquote>{escape(told.quote)}: “{escape(words.quote)}”</blockquote>"
-    yield f"<p><b>{told.claim}.</b> {_inline(words.claim)}</p>"
-    yield f"<p><b>{told.protocol}.</b> {_inline(words.protocol)}</p>"
+    yield f"<p><b>{told.claim}.</b> {inline(words.claim)}</p>"
+    yield f"<p><b>{told.protocol}.</b> {inline(words.protocol)}</p>"
     if judgement.parts:
         yield f"<p><b>{told.findings}.</b></p><ul>"
     for part in judgement.parts:
-        sentence = _inline(words.parts[part.id]).format_map(linked)
+        sentence = inline(words.parts[part.id]).format_map(linked)
         yield f"<li>{_badge(part.verdict, told)} {sentence}</li>"
     yield "</ul>" if judgement.parts else ""
     for figure in judgement.figures:
@@ -142,8 +125,8 @@ def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]
     for table in judgement.tables:
         yield from _table(table, words, linked)
     if words.discussion:
-        yield f"<p><b>{told.discussion}.</b> {_inline(words.discussion).format_map(linked)}</p>"
-    yield f"<p><b>{told.limits}.</b> {_inline(words.limits)}</p>"
+        yield f"<p><b>{told.discussion}.</b> {inline(words.discussion).format_map(linked)}</p>"
+    yield f"<p><b>{told.limits}.</b> {inline(words.limits)}</p>"
     if judged.claim.sources:
         cited = escape("; ".join(map(str, judged.claim.sources)))
         yield f"<p><b>{told.sources}.</b> {cited}</p>"
@@ -189,7 +172,7 @@ def _numbers(report: Sequence[Judged], told: Interface) -> Iterator[str]:
 
 
 def _records(report: Sequence[Judged], told: Interface) -> Iterator[str]:
-    yield f"<details><summary>{escape(told.records)}</summary><p>{_inline(told.records_text)}</p>"
+    yield f"<details><summary>{escape(told.records)}</summary><p>{inline(told.records_text)}</p>"
     heads = "".join(f"<th>{escape(h)}</th>" for h in (told.key, told.kind, told.state, told.found))
     yield f"<table><thead><tr>{heads}</tr></thead><tbody>"
     found: dict[str, Record] = {r.key: r for judged in report for r in judged.records()}
@@ -216,16 +199,3 @@ def _with_kinds(whole: Any, changed: Any) -> Any:  # noqa: ANN401
         return changed
     kept = [name for name in whole if name == "kind" or name in changed]
     return {name: _with_kinds(whole[name], changed.get(name, whole[name])) for name in kept}
-
-
-def _in_script(code: str) -> str:
-    """Return JavaScript or JSON whose strings do not end the element it stands in."""
-    return code.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _inline(text: str) -> str:
-    """Escape, and turn Markdown's `code` and **bold** into HTML."""
-    for mark, tag in (("`", "code"), ("**", "b")):
-        parts = (text if mark == "**" else escape(text, quote=False)).split(mark)
-        text = "".join(f"<{tag}>{part}</{tag}>" if n % 2 else part for n, part in enumerate(parts))
-    return text
