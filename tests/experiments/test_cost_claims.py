@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from planted import record, verdicts
 
 from assay.count import count
 from assay.experiments.charts import draw
@@ -15,22 +16,13 @@ from assay.experiments.claims import (
     overfitting_scale,
     reproducibility,
 )
-from assay.experiments.evidence import Evidence, Record
+from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import read_task
 from assay.experiments.tasks.cost import Grid, pass_flops
 from assay.experiments.words import LANGUAGES, words_of
 
 MODULES = (complexity, attention_kernels, reproducibility, overfitting_scale)
 BUDGET = "quick"
-
-
-def record(task, values, state="done"):
-    content = task.model_dump(mode="json")
-    return Record(key="k", task=content, state=state, values=values, code_sha256="c", made={})
-
-
-def verdicts(judgement):
-    return {part.id: part.verdict for part in judgement.parts}
 
 
 def with_noise(costs, rounds=8, spread=0.02, seed=0):

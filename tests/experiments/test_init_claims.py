@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from planted import record, verdicts
 
 from assay.experiments.claims.bases import EXTENTS
 from assay.experiments.claims.init_grid import cells, faulty, search
@@ -9,28 +10,18 @@ from assay.experiments.claims.init_loss import CLAIM as INIT_LOSS
 from assay.experiments.claims.logit_arms import arms, at_start
 from assay.experiments.claims.logit_scale import CLAIM as LOGIT_SCALE
 from assay.experiments.claims.tuned import best_rate, trials, tuned
-from assay.experiments.evidence import Evidence, Record
+from assay.experiments.evidence import Evidence
 from assay.experiments.tasks.initial import InitialPanel
 
 RNG = np.random.default_rng(0)
-
-
-def record(task, **values):
-    state = "done" if values else "diverged"
-    return Record(
-        key="0" * 32, task=task.model_dump(mode="json"), state=state, values=values,
-        code_sha256="0" * 64, made={},
-    )  # fmt: skip
 
 
 def panel(task, variance, excess=None, noise=0.002):
     """The law, unless an excess is told."""
     drawn = (variance / 2 if excess is None else excess) + noise * RNG.standard_normal(5)
     spread = [variance * (1 + n / 1000) for n in range(5)]
-    return record(
-        task, excess_nats=list(drawn), logit_variance=spread, p_current=[0.001] * 5,
-        loss_nats=list(drawn + 6.9078), entropy_deficit_nats=[0.0] * 5, flagged=[0.0] * 5,
-    )  # fmt: skip
+    found = {"excess_nats": list(drawn), "logit_variance": spread}
+    return record(task, found | {"p_current": [0.001] * 5, "loss_nats": list(drawn + 6.9078)})
 
 
 def evidence_of_init(excess, fault_excess):
@@ -43,26 +34,26 @@ def evidence_of_init(excess, fault_excess):
     return known
 
 
-def verdicts(claim, evidence):
+def judged(claim, evidence):
     found = claim.judge("quick", evidence)
-    return found.verdict, {part.id: part.verdict for part in found.parts}
+    return found.verdict, verdicts(found)
 
 
 def test_a_loss_near_everywhere_that_broken_models_share_proves_nothing():
-    whole, parts = verdicts(INIT_LOSS, evidence_of_init(0.001, 0.001))
+    whole, parts = judged(INIT_LOSS, evidence_of_init(0.001, 0.001))
     assert parts["near"] == "confirmed"
     assert parts["proof"] == "refuted"
     assert whole == "holds only when"
 
 
 def test_broken_models_that_start_elsewhere_make_the_loss_a_proof():
-    whole, parts = verdicts(INIT_LOSS, evidence_of_init(0.001, 0.3))
+    whole, parts = judged(INIT_LOSS, evidence_of_init(0.001, 0.3))
     assert parts["proof"] == "confirmed"
     assert whole == "confirmed"
 
 
 def test_a_loss_far_away_everywhere_refutes():
-    whole, parts = verdicts(INIT_LOSS, evidence_of_init(0.5, 0.3))
+    whole, parts = judged(INIT_LOSS, evidence_of_init(0.5, 0.3))
     assert (whole, parts["near"]) == ("refuted", "refuted")
 
 
@@ -94,22 +85,22 @@ def evidence_of_scale(loss, slopes=(1.0, 0.0)):
         wide = model.init.kind == "gaussian"
         value = loss(wide, model.logit_scale == "inv_sqrt_d", lr)
         if value is None:
-            return record(task)
-        return record(task, val_loss_nats=value + 1e-3 * RNG.standard_normal())
+            return record(task, None)
+        return record(task, {"val_loss_nats": value + 1e-3 * RNG.standard_normal()})
 
     return trained(Evidence(panels), one)
 
 
 def test_a_factor_that_helps_only_a_wide_start_holds_only_when():
     evidence = evidence_of_scale(lambda wide, scaled, lr: 3.0 if wide and not scaled else 2.0)
-    whole, parts = verdicts(LOGIT_SCALE, evidence)
+    whole, parts = judged(LOGIT_SCALE, evidence)
     assert parts == {"start": "confirmed", "wide": "confirmed", "narrow": "refuted"}
     assert whole == "holds only when"
 
 
 def test_a_variance_that_still_grows_is_no_stable_variance():
     evidence = evidence_of_scale(lambda *_: 2.0, slopes=(1.0, 0.5))
-    assert verdicts(LOGIT_SCALE, evidence)[1]["start"] == "refuted"
+    assert judged(LOGIT_SCALE, evidence)[1]["start"] == "refuted"
 
 
 def test_each_arm_is_compared_at_its_own_best_rate_and_a_divergence_is_the_worst():

@@ -1,12 +1,9 @@
 """Claims about what is inside a model, judged on evidence that was made up for them."""
 
-import gc
-import json
 import math
-import zlib
 
-import numpy as np
 import pytest
+from planted import judged, noise, planted, verdicts
 
 from assay.experiments.claim import Number
 from assay.experiments.claims import (
@@ -21,53 +18,11 @@ from assay.experiments.claims import (
 from assay.experiments.claims.rates import GRIDS, VOCAB, Cell
 from assay.experiments.claims.softmax_pictures import FIELDS
 from assay.experiments.claims.verdicts import all_of, of_answers, of_words, whole
-from assay.experiments.evidence import Evidence, Record
+from assay.experiments.evidence import Evidence
 from assay.experiments.tasks.inside import LoseQKV
 from assay.experiments.words import LANGUAGES, words_of
 
 MODULES = (layernorm_stability, pre_post, qkv, rmsnorm, sigma_eps, softmax_shape, weights)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _what_is_loaded_is_no_garbage():
-    """Statsmodels collects garbage at every correction: half a second with torch in memory."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-def record(task, values):
-    """The record of a task; None for a run that diverged."""
-    lost = values is None
-    return Record(
-        key="k",
-        task=task.model_dump(mode="json"),
-        state="diverged" if lost else "done",
-        values=values or {},
-        error="step 7: loss nan found" if lost else "",
-        code_sha256="c",
-        made={},
-    )
-
-
-def noise(*of, size=0.003):
-    """Small, and another for everything it is made of."""
-    seed = zlib.crc32(json.dumps(of, default=str).encode())
-    return size * float(np.random.default_rng(seed).normal())
-
-
-def planted(module, world, budget="laptop"):
-    """Evidence in which every task found what `world` says of it."""
-    return Evidence(record(task, world(task)) for task in module.tasks(budget, Evidence()))
-
-
-def judged(module, world, budget="laptop"):
-    return module.judge(budget, planted(module, world, budget))
-
-
-def verdicts(found):
-    return {part.id: part.verdict for part in found.parts}
 
 
 def loss(run, value, size=0.003):

@@ -1,14 +1,11 @@
 """Claims about positions, activations and tying, judged on evidence that was made up for them."""
 
-import gc
-import json
 import math
 import string
-import zlib
 
-import numpy as np
 import pytest
 import torch
+from planted import judged, noise, verdicts
 
 from assay.experiments.claim import BUDGETS, Number
 from assay.experiments.claims import (
@@ -20,7 +17,7 @@ from assay.experiments.claims import (
     tying_quality,
 )
 from assay.experiments.claims.tied_arms import SIZES, arms_at, config, middle, narrowed
-from assay.experiments.evidence import Evidence, Record
+from assay.experiments.evidence import Evidence
 from assay.experiments.outcome import Size
 from assay.experiments.tasks.loss_parts import FewTokens, LossParts
 from assay.experiments.tasks.position import Order
@@ -29,44 +26,6 @@ from assay.nn.model import GPT
 
 MODULES = (activations, position_extrapolation, position_order, position_tasks, tying_quality)
 DIVERGED = None
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _what_is_loaded_is_no_garbage():
-    """Statsmodels collects garbage at every correction: half a second with torch in memory."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-def record(task, values):
-    lost = values is DIVERGED
-    return Record(
-        key="k",
-        task=task.model_dump(mode="json"),
-        state="diverged" if lost else "done",
-        values=values or {},
-        error="step 7: loss nan found" if lost else "",
-        code_sha256="c",
-        made={},
-    )
-
-
-def noise(*of, size=0.003):
-    """Small, and another for everything it is made of."""
-    seed = zlib.crc32(json.dumps(of, default=str).encode())
-    return size * float(np.random.default_rng(seed).normal())
-
-
-def judged(module, world, budget="laptop"):
-    """Judge evidence in which every task found what `world` says of it."""
-    asked = module.tasks(budget, Evidence())
-    return module.judge(budget, Evidence(record(task, world(task)) for task in asked))
-
-
-def verdicts(found):
-    return {part.id: part.verdict for part in found.parts}
 
 
 def loss(run, value, size=0.003):

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from planted import record, verdicts
 
 from assay.experiments.claim import Number
 from assay.experiments.claims import adaptive_temperature, temperature, untrained_text
@@ -11,16 +12,11 @@ from assay.experiments.claims.sweep import Sweep
 from assay.experiments.claims.temperature_grid import grid
 from assay.experiments.claims.untrained_arms import by_arm
 from assay.experiments.claims.writers import judge, writer
-from assay.experiments.evidence import Evidence, Record
+from assay.experiments.evidence import Evidence
 from assay.experiments.words import LANGUAGES, words_of
 
 CLAIMS = (temperature.CLAIM, untrained_text.CLAIM, adaptive_temperature.CLAIM)
 PEOPLE = {"judge_bits": 2.0, "ngram_bits": 2.2, "distinct_4": 0.8, "loop_rate": 0.0}
-
-
-def record(task, values, state="done"):
-    content = task.model_dump(mode="json")
-    return Record(key="k", task=content, state=state, values=values, code_sha256="c", made={})
 
 
 def noise(seed, place):
@@ -48,10 +44,6 @@ SOUND = {
     "ngram_bits": lambda t: 3 + t,
     "loop_rate": lambda t: 0.5,
 }
-
-
-def verdicts(judgement):
-    return {part.id: part.verdict for part in judgement.parts}
 
 
 def test_the_article_is_confirmed_where_everything_is_as_it_says():
@@ -132,7 +124,7 @@ def test_where_a_curve_goes_under_a_bound_by_hand():
 def test_a_writer_that_ran_away_leaves_the_others_their_say():
     evidence = planted()
     first, *_ = temperature.tasks("laptop", evidence)
-    lost = evidence | Evidence([record(first, {}, "diverged")])
+    lost = evidence | Evidence([record(first, None)])
     assert temperature.judge("laptop", lost).verdict == "confirmed"
 
 

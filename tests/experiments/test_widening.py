@@ -1,6 +1,5 @@
 """Seeds added until intervals are narrow: the rule on the whole path, from runs to verdicts."""
 
-import gc
 import math
 
 import numpy as np
@@ -45,16 +44,7 @@ def test_intervals_cover_what_they_say_whether_the_bound_binds_or_not(most):
     assert covered / times == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / times))
 
 
-@pytest.fixture
-def no_garbage():
-    """Statsmodels collects garbage at every call; what is there already need not be looked at."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_garbage")
 def test_arms_alike_are_called_different_no_more_often_than_alpha_over_the_family():
     rng, times = np.random.default_rng(1), 150
     widening = Widening(half_width=1.5, n_first=3, most=200)

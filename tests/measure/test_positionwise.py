@@ -9,7 +9,6 @@ from assay.generate import GenerateOptions, generate
 from assay.measure.positionwise import (
     Share,
     exact_matches,
-    loss_by_position,
     order_loss,
     sliding_loss,
     target_losses,
@@ -53,10 +52,10 @@ def test_the_loss_of_a_target_is_that_of_its_context_alone(position):
 
 
 @pytest.mark.slow
-def test_loss_by_position_is_the_mean_over_windows_of_every_batch():
+def test_windows_of_several_batches_are_judged_one_by_one():
     model, windows = model_of(), text_of(900 * (T + 1)).view(900, T + 1)  # two batches of 8192
-    by_hand = sum(target_losses(model, window[None])[0] for window in windows) / 900
-    torch.testing.assert_close(loss_by_position(model, windows), by_hand, rtol=0, atol=1e-10)
+    by_hand = torch.stack([target_losses(model, window[None])[0] for window in windows])
+    torch.testing.assert_close(target_losses(model, windows), by_hand, rtol=0, atol=1e-10)
 
 
 def test_a_sliding_window_gives_every_target_its_stated_context():
@@ -93,14 +92,14 @@ def test_only_a_table_is_undefined_past_its_end(position):
     model, windows = model_of(position), text_of(2 * (2 * T + 1)).view(2, -1)
     ids = windows.flatten()
     found = (
-        loss_by_position(model, windows),
+        target_losses(model, windows),
         sliding_loss(model, ids, length=T + 1, stride=2, first=T + 1),
         order_loss(model, windows, keep=1, n_permutations=2, seed=0),
         exact_matches(model, windows[:, :T], windows[:, T:]),
     )
     assert all((each is None) == (position == "learned") for each in found)
     within = text_of(2 * (T + 1)).view(2, -1)
-    assert loss_by_position(model, within) is not None
+    assert target_losses(model, within) is not None
     assert model.training
 
 

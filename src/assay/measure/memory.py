@@ -40,7 +40,7 @@ def training_memory(module: nn.Module, loss: Loss) -> Memory:
     Peaks leave out what existed before, such as weights and inputs.
     """
     module.zero_grad(set_to_none=True)
-    live = _Live()
+    live = Live()
     gc.collect()
     with live:
         found, saved = _with_saved(module, loss)
@@ -48,20 +48,6 @@ def training_memory(module: nn.Module, loss: Loss) -> Memory:
         torch.autograd.backward(found)
     module.zero_grad(set_to_none=True)
     return Memory(saved=saved, forward_peak=forward_peak, peak=live.peak)
-
-
-def forward_peak_bytes(work: Callable[[], object]) -> int:
-    """Return the most that `work` held at once without gradients, its result included."""
-    live = _Live()
-    gc.collect()
-    with torch.no_grad(), live:
-        work()
-    return live.peak
-
-
-def saved_bytes(module: nn.Module, loss: Loss) -> int:
-    """Return what `loss()` keeps for a backward pass, weights left out; each storage once."""
-    return _with_saved(module, loss)[1]
 
 
 def _with_saved(module: nn.Module, loss: Loss) -> tuple[Tensor, int]:
@@ -83,7 +69,7 @@ def _address(tensor: Tensor) -> int:
 
 
 @final
-class _Live(TorchDispatchMode):
+class Live(TorchDispatchMode):
     """Bytes of the storages made under this mode and not yet released, and their maximum."""
 
     def __init__(self) -> None:

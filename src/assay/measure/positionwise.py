@@ -75,16 +75,6 @@ def target_losses(model: GPT, windows: Int[Tensor, "N T1"]) -> Float[Tensor, "N 
     return torch.cat(losses)
 
 
-def loss_by_position(model: GPT, windows: Int[Tensor, "N T1"]) -> Float[Tensor, " T"] | None:
-    """Return the mean loss of each position of non-overlapping windows, in nats.
-
-    Position t sees t + 1 tokens: early positions are dear because they see little, not because
-    they are early. Compare models, or lengths of window at one position.
-    """
-    losses = target_losses(model, windows)
-    return None if losses is None else losses.mean(0)
-
-
 def sliding_loss(
     model: GPT, ids: Int[Tensor, " M"], *, length: int, stride: int, first: int
 ) -> float | None:

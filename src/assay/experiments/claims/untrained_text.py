@@ -1,6 +1,6 @@
 """An untrained model writes short structure, then noise: by position, for each initialisation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part, Verdict
 from assay.experiments.claims.changes import against_zero
@@ -13,6 +13,7 @@ from assay.experiments.claims.untrained_pictures import (
     stretches_figure,
     values_of,
 )
+from assay.experiments.claims.verdicts import whole
 from assay.experiments.compare import Comparison
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks.text import ByPosition
@@ -40,7 +41,7 @@ def judge(budget: Budget, evidence: Evidence) -> Judgement:
     lasting = all(words[f"{when} trained"].word == "higher" for when in ("early", "late"))
     numbers = numbers_of(words, arms, evidence)
     return Judgement(
-        _whole(list(verdicts.values())),
+        whole(list(verdicts.values())),
         (
             *(Part(arm, verdict) for arm, verdict in verdicts.items()),
             Part("trained", "confirmed" if lasting else "not resolved"),
@@ -64,12 +65,6 @@ def _verdict(words: Mapping[str, Comparison], arm: str) -> Verdict:
         return "confirmed"
     none = ("equivalent", "lower")
     return "refuted" if early in none or fall in none else "not resolved"
-
-
-def _whole(verdicts: Sequence[Verdict]) -> Verdict:
-    if len(set(verdicts)) == 1:
-        return verdicts[0]
-    return "holds only when" if "confirmed" in verdicts else "not resolved"
 
 
 CLAIM = Claim(
