@@ -4,7 +4,8 @@ import json
 import math
 
 import pytest
-from tiny_claim import TEXT, claim_on, panel, training
+from small_study import TEXT
+from tiny_claim import claim_on, panel, training
 
 from assay.errors import RunError
 from assay.experiments.cell import code_sha256

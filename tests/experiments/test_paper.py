@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from tiny_claim import TEXT, claim_on, panel
+from small_study import TEXT
+from tiny_claim import claim_on, panel
 
 from assay.errors import ConfigError, RunError
 from assay.experiments.claim import Number

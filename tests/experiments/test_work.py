@@ -7,6 +7,7 @@ import time
 
 import pytest
 from filelock import FileLock
+from small_study import FIELDS, TEXT
 
 from assay.config import RunConfig
 from assay.errors import RunError
@@ -15,18 +16,6 @@ from assay.experiments.jobs import Jobs
 from assay.experiments.work import run_all, run_job
 from assay.runs.run import Run
 from assay.schema import override
-
-TEXT = "\n".join(f"{n} và {n + 1} là {2 * n + 1}." for n in range(60)) + "\n"
-FIELDS = {
-    "model.max_seq_len": 16,
-    "model.d_model": 16,
-    "model.n_layers": 1,
-    "data.tokenizer": "char",
-    "train.steps": 6,
-    "train.batch_size": 4,
-    "train.device": "cpu",
-    "eval.final_max_tokens": 64,
-}
 
 
 @pytest.fixture

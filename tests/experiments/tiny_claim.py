@@ -1,4 +1,6 @@
-"""A claim of a second or two: that two steps of training are better than one, and the panel."""
+"""A claim of a second or two: that eight steps of training are better than one, and the panel."""
+
+from small_study import FIELDS
 
 from assay.config import RunConfig
 from assay.experiments.claim import Claim, Figure, Judgement, Number, Part, Table
@@ -7,26 +9,11 @@ from assay.experiments.tasks.train import Train
 from assay.presets import nanogpt_char
 from assay.schema import override
 
-TEXT = "\n".join(f"{n} và {n + 1} là {2 * n + 1}." for n in range(60)) + "\n"
-
 
 def training(path, seed, steps):
-    fields = {
-        "model.max_seq_len": 16,
-        "model.d_model": 16,
-        "model.n_layers": 1,
-        "data.text": str(path),
-        "data.tokenizer": "char",
-        "train.steps": steps,
-        "train.seed": seed,
-        "train.batch_size": 4,
-        "train.device": "cpu",
-        "train.precision": "fp32",
-        "train.attention": "fused",
-        "train.compile": "off",
-        "eval.final_max_tokens": 64,
-    }
-    return Train(run=override(RunConfig(), fields))
+    chosen = {"train.precision": "fp32", "train.attention": "fused", "train.compile": "off"}
+    own = {"data.text": str(path), "train.seed": seed, "train.steps": steps}
+    return Train(run=override(RunConfig(), FIELDS | chosen | own))
 
 
 def panel():

@@ -5,23 +5,22 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from assay.cli.gathering import Stages
 from assay.cli.progress import words
 from assay.cli.signals import Interrupts
 
 if TYPE_CHECKING:
-    from assay.experiments.jobs import Job
     from assay.experiments.study import Study
 
 
 def run(study: "Study", workers: int) -> int:
     """Run what has not ended; return how many runs failed. An interrupt ends the process."""
-    from assay.experiments.jobs import ENDED, Jobs
+    from assay.experiments.jobs import Jobs
     from assay.experiments.work import run_all
 
     jobs = Jobs(study.lab)
     study.enlist(jobs)
-    before = {job.key for job in jobs.all(study.cells()) if job.state in ENDED}
-    with Interrupts() as interrupts, _Progress(len(study.cells()), before) as told:
+    with Interrupts() as interrupts, Stages() as told:
         ended = run_all(study.lab, study.cells(), workers=workers, told=told, stop=interrupts.noted)
     if interrupts.noted():
         words.print("Saved. The same command goes on.")
@@ -69,35 +68,3 @@ def conclude(study: "Study") -> None:
     for sentence in report.findings(results):
         words.print(sentence)
     typer.echo(str(study.folder))
-
-
-class _Progress:
-    """A bar of runs that have ended; a line for each where there is no terminal."""
-
-    def __init__(self, total: int, known: set[str]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Left
-
-        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, Left(), console=words, disable=not words.is_terminal)
-        self._task = self._bar.add_task("runs", total=total)
-        self._told = set(known)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, jobs: "list[Job]") -> None:
-        """Show where the jobs stand."""
-        from assay.experiments.jobs import ENDED
-
-        ended = [job for job in jobs if job.state in ENDED]
-        running = [job.label for job in jobs if job.state == "running"]
-        self._bar.update(self._task, completed=len(ended), description=", ".join(running)[:60])
-        for job in ended:
-            if job.key not in self._told and (job.error or not words.is_terminal):
-                words.print(f"{job.label}: {job.error or f'done after {job.elapsed_s:.0f} s'}")
-            self._told.add(job.key)

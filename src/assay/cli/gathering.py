@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from assay.experiments.jobs import Job
 
 _LINE_S = 30.0  # between two lines where there is no terminal
+_FEW = 30  # jobs of a stage that are told one by one
 BudgetName = Annotated[
     str, typer.Option("--budget", "-b", help="quick, laptop or full: how much is run.")
 ]
@@ -81,7 +82,10 @@ def gather(
 
 
 class Stages:
-    """A bar for each stage of work; where there is no terminal, a line now and then."""
+    """A bar for each stage of work; where there is no terminal, lines: one a job, if those are few.
+
+    What failed or diverged is told wherever the words go.
+    """
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -93,6 +97,7 @@ class Stages:
         self._stage: tuple[str, ...] = ()
         self._began = self._spoke = time.monotonic()
         self._before = 0
+        self._told: set[str] = set()
 
     def __enter__(self) -> "Stages":
         self._bar.start()
@@ -105,16 +110,25 @@ class Stages:
         """Show where the jobs of a stage stand."""
         from assay.experiments.jobs import ENDED
 
-        n_ended = sum(job.state in ENDED for job in jobs)
+        ended = [job for job in jobs if job.state in ENDED]
         running = ", ".join(job.label for job in jobs if job.state == "running")
         stage = tuple(job.key for job in jobs)
         if stage != self._stage:
-            self._stage, self._began, self._before = stage, time.monotonic(), n_ended
+            self._stage, self._began, self._before = stage, time.monotonic(), len(ended)
+            self._told = {job.key for job in ended}
             self._bar.reset(self._task, total=len(jobs))
-        self._bar.update(self._task, completed=n_ended, description=running[:60])
+        self._bar.update(self._task, completed=len(ended), description=running[:60])
+        for job in ended:
+            if job.key not in self._told:
+                self._tell(job, one_by_one=len(jobs) <= _FEW)
         if not words.is_terminal and time.monotonic() - self._spoke > _LINE_S:
             self._spoke = time.monotonic()
-            words.print(f"{n_ended} of {len(jobs)} done{self._left(len(jobs), n_ended)}")
+            words.print(f"{len(ended)} of {len(jobs)} done{self._left(len(jobs), len(ended))}")
+
+    def _tell(self, job: "Job", *, one_by_one: bool) -> None:
+        self._told.add(job.key)
+        if job.error or (one_by_one and not words.is_terminal):
+            words.print(f"{job.label}: {job.error or f'done after {job.elapsed_s:.0f} s'}")
 
     def _left(self, total: int, ended: int) -> str:
         done = ended - self._before

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.data.prepare import Dataset
 from assay.data.windows import evaluation_windows
-from assay.nn.head import at_least_float32
+from assay.measure.positionwise import target_losses
 from assay.nn.model import GPT
 
 FEWEST_DOCUMENTS = 10
@@ -24,7 +23,6 @@ FEWEST_DOCUMENTS = 10
 STRETCHES = 50
 MOST_GROUPS = 1000
 """More documents are judged in groups of neighbours."""
-_BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +87,10 @@ def _nats(
     precision: Callable[[], AbstractContextManager[object]],
 ) -> Float[Tensor, "N T"]:
     """Return the loss of every target, in float64."""
-    device, size = model.embed.weight.device, max(1, _BATCH_TOKENS // windows.shape[1])
-    found = []
-    with torch.inference_mode():
-        for first in range(0, len(windows), size):
-            tokens = windows[first : first + size].to(device)
-            with precision():
-                logits = at_least_float32(model(tokens[:, :-1]))
-            losses = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
-            found.append(losses.double().cpu())
-    return torch.cat(found)
+    with precision():
+        losses = target_losses(model, windows)
+    assert losses is not None  # the model was trained on windows of this length
+    return losses
 
 
 def _byte_lengths(dataset: Dataset) -> NDArray[np.float64]:
