@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from assay.schema import decode
 from assay.train.config import TrainConfig
 
 LONG = {"steps": 10**9}
+COMPILING_TRIED = Path(__file__).with_name("compiling_tried.py")
 
 
 def config_of(model=None, **train):
@@ -88,6 +92,21 @@ def test_another_model_or_batch_is_timed_anew_and_another_seed_or_rate_is_not(tm
     tuned(config_of({"norm": "layer"}, **base), tmp_path)
     tuned(config_of(**base, batch_size=2), tmp_path)
     assert len(kept_in(tmp_path)) == 3
+
+
+@pytest.mark.slow
+def test_compiling_is_tried_where_the_run_is_long_enough_to_earn_it_back(tmp_path):
+    """And a shorter run of the same shape keeps its own choice, whichever was timed first."""
+    command = [sys.executable, str(COMPILING_TRIED), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    short, long, again = json.loads(done.stdout)
+    assert [trial["compiled"] for trial in short["trials"]] == [False]
+    eager, compiled = long["trials"]
+    assert (eager["compiled"], compiled["compiled"]) == (False, True)
+    assert compiled["failed"] == ""
+    assert long["compiled"] == (compiled["step_s"] < tuning._MARGIN * eager["step_s"])
+    assert again == short
 
 
 def test_a_gain_within_the_noise_leaves_the_simpler_way():

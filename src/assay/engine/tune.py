@@ -65,10 +65,11 @@ def tune(config: RunConfig, plan: Plan, cache: Path | None = None) -> tuple[Plan
     """
     if not _open_fields(plan) or (expected_s := _expected_s(config, plan)) < _WORTH_TIMING_S:
         return plan, []
-    memory = cache_folder(cache) / "tuning" / f"{_key(config, plan)}.json"
+    compiling = "compiled" in _open_fields(plan) and expected_s > _WORTH_COMPILING_S
+    memory = cache_folder(cache) / "tuning" / f"{_key(config, plan, compiling=compiling)}.json"
     kept = _recall(memory)
     if kept is None:
-        kept = _time_all(config, plan, compiling=expected_s > _WORTH_COMPILING_S)
+        kept = _time_all(config, plan, compiling=compiling)
         _remember(memory, kept)
     return _with_way(plan, _best(kept)), kept
 
@@ -104,7 +105,7 @@ def _expected_s(config: RunConfig, plan: Plan) -> float:
 def _time_all(config: RunConfig, plan: Plan, *, compiling: bool) -> list[Trial]:
     """Time the ways, simplest first; compile the fastest one only."""
     trials = [_time(config, way) for way in _eager_ways(plan)]
-    if compiling and "compiled" in _open_fields(plan):
+    if compiling:
         best = _with_way(plan, _best(trials))
         trials.append(_time(config, replace(best, compiled=True)))
     return trials
@@ -167,8 +168,8 @@ def _with_way(plan: Plan, trial: Trial) -> Plan:
     return replace(plan, autocast=autocast, attention=trial.attention, compiled=trial.compiled)
 
 
-def _key(config: RunConfig, plan: Plan) -> str:
-    """Return a name for all that the timings depend on."""
+def _key(config: RunConfig, plan: Plan, *, compiling: bool) -> str:
+    """Return a name for all that the timings depend on, and for whether compiling is one."""
     shape = {
         "machine": describe_machine(plan),
         "torch": torch.__version__,
@@ -176,6 +177,7 @@ def _key(config: RunConfig, plan: Plan) -> str:
         "seq_len": config.seq_len,
         "train": config.train.model_dump(mode="json", include=_TIMED_FIELDS),
         "optimizer": config.train.optimizer.kind,
+        "compiling": compiling,
     }
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
