@@ -60,6 +60,32 @@ def test_where_no_signal_came_every_handler_is_what_it_was():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_first_signal_when_all_is_done_comes_too_late():
+    with Unwinding() as unwinding:
+        unwinding.done = True
+        os.kill(os.getpid(), signal.SIGINT)
+        assert unwinding.status == 0
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_signal_while_main_ends_changes_nothing(monkeypatch, capsys, code):
+    def ended():
+        raise SystemExit(code)
+
+    class Late(Unwinding):
+        def __exit__(self, *how):
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().__exit__(*how)
+
+    monkeypatch.setattr(assay.cli, "_run_app", ended)
+    monkeypatch.setattr(assay.cli, "Unwinding", Late)
+    with pytest.raises(SystemExit) as caught:
+        assay.cli.main()
+    assert caught.value.code == code
+    assert capsys.readouterr().err == ""
+
+
 def test_what_nohup_ignores_does_not_unwind():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -144,7 +144,7 @@ def _hf_folder(folder, fields):
     return files if folder.name == "gpt2" else sharded
 
 
-HEADS = {"kind": "attention", "n_heads": 2}
+HEADS = {"kind": "attention", "n_heads": 2, "qk_norm": False}
 
 
 def _names(content):

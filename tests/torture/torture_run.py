@@ -125,7 +125,11 @@ def command(arguments):
     warnings.simplefilter("ignore", DeprecationWarning)
     torch.set_num_threads(1)
     sys.argv = ["assay", *map(str, arguments)]
-    assay.cli.main()
+    try:
+        assay.cli.main()
+    finally:  # what follows is the tests' own
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _speak_into(said):

@@ -39,8 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""A laboratory for GPT architectures: change one field, train, generate, look inside.
 
-    Everything is a dotted field: `assay train my.txt model.norm=layer train.steps=2000`.
-    `assay show --fields` lists them all.
+    Everything is a dotted field, and `assay show --fields` lists them all:
+    `assay train my.txt model.norm=layer train.steps=2000`.
     """,
 )
 app.command()(train.train)
@@ -69,7 +69,10 @@ def main() -> None:
     """
     with Unwinding() as unwinding:
         try:
-            _run_app()
+            try:
+                _run_app()
+            finally:
+                unwinding.done = True
         except Stopped as stopped:
             status = stopped.status
         except BaseException:  # what an import made of the signal that came in it

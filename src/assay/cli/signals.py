@@ -37,10 +37,12 @@ class Unwinding:
 
     Attributes:
         status: The exit status of the signal that came, or 0.
+        done: To be set when nothing is left to unwind; a first signal after that comes too late.
     """
 
     def __init__(self) -> None:
         self.status = 0
+        self.done = False
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -62,6 +64,8 @@ class Unwinding:
         if self.status:
             os.write(sys.stderr.fileno(), b"assay: interrupted.\n")
             os._exit(128 + number)
+        if self.done:
+            return
         self.status = 128 + number
         raise Stopped(number)
 
