@@ -12,10 +12,10 @@ from assay.schema import decode
 
 VOCAB, LENGTH = 37, 24
 MIXERS = [
-    {"kind": "attention"},
-    {"kind": "attention", "n_kv_heads": 2},
+    {"kind": "attention", "qk_norm": False},
+    {"kind": "attention", "n_kv_heads": 2, "qk_norm": False},
     {"kind": "attention", "n_kv_heads": 1, "qk_norm": True},
-    {"kind": "attention", "window": 5},
+    {"kind": "attention", "window": 5, "qk_norm": False},
     {"kind": "attention", "n_heads": 2, "window": 1, "qk_norm": True},
 ]
 CHOICES = {

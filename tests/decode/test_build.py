@@ -63,7 +63,7 @@ def test_without_a_compiler_pytorch_reads_and_the_reason_is_told(
 
 def test_no_compiler_at_all_is_told(fresh, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    monkeypatch.setattr(build.cxx.shutil, "which", lambda name: None)
     assert kernels().note == "no C++ compiler was found (g++ or clang++)"
 
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from shaken import small
 
+from assay.decode.describe import pack_int8
 from assay.decode.weights import matrices, pack, rounded
 
 STEP = {"fp32": 0.0, "bf16": 2.0**-8}  # half a step, relative, of 8 significant bits
@@ -30,6 +31,16 @@ def test_int8_moves_a_number_by_half_a_step_of_its_row(rows):
     # and the scale itself, in float32, is off by a rounding in each of 127 steps; a tiny row
     # has a scale that is not normal
     assert (moved <= step * (0.5 + 127 * 3e-7) + 127 * 2.0**-149).all()
+
+
+@given(rows=rows, scale=st.sampled_from([1.0, 1e-3, 1e-42, 1e30]))
+@example(rows=[[2.0**-149]], scale=1.0)  # over 127 it is zero
+def test_the_kernels_round_to_the_same_bits(native, rows, scale):
+    wide = torch.linspace(-254, 254, 509)[None].repeat(3, 1) / 2  # every half of a step
+    for weight in (torch.tensor(rows), wide, wide[:, 7:93]):
+        expected, found = pack(weight * scale, "int8"), pack_int8(native.library, weight * scale)
+        assert torch.equal(found.data, expected.data)
+        assert torch.equal(found.scale, expected.scale)
 
 
 def test_some_rows_are_rows_of_the_whole():

@@ -1,4 +1,4 @@
-"""`kernels.cpp` compiled at first use, kept in the user's cache folder, and loaded.
+"""The kernels, loaded: as a wheel brought them, or compiled at first use into the user's cache.
 
 The library is linked without an OpenMP of its own and takes those symbols from the one PyTorch has
 loaded: one pool of threads, whose number `torch.set_num_threads` sets.
@@ -6,12 +6,8 @@ loaded: one pool of threads, whose number `torch.set_num_threads` sets.
 
 import functools
 import hashlib
-import importlib.resources
-import os
 import platform
-import shutil
 import subprocess
-import sys
 import time
 from ctypes import CDLL, POINTER, c_double, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -21,12 +17,11 @@ from typing import final
 import torch
 
 from assay.data.cache import cache_folder, open_entry
+from assay.decode import compiler as cxx
 from assay.decode.abi import Entries, Program
 from assay.errors import DataError
 
 _LIBRARY = "kernels.so"
-_COMPILE_S = 120
-_UNDEFINED = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
 
 
 @final
@@ -45,18 +40,32 @@ class Kernels:
 
 @functools.cache
 def kernels() -> Kernels:
-    """Return the kernels, compiled now (about four seconds) if nobody has here before."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None or sys.platform == "win32":
+    """Return the kernels, compiled now (about four seconds) if neither wheel nor cache has them."""
+    if (shipped := _shipped()) is not None:
+        return _described(shipped)
+    compiler = cxx.find_compiler()
+    if compiler is None:
         return Kernels(None, "no C++ compiler was found (g++ or clang++)")
     try:
-        version = _run([compiler, "--version"], Path.cwd())
-        library = _declared(CDLL(str(_built(compiler, version) / _LIBRARY)))
+        return _described(_declared(CDLL(str(_built(compiler) / _LIBRARY))))
     except subprocess.CalledProcessError as error:
         told = [line for line in error.stderr.splitlines() if "error" in line] or ["no message"]
         return Kernels(None, f"{compiler} could not compile them ({told[0].strip()})")
     except (OSError, DataError, subprocess.TimeoutExpired) as error:
         return Kernels(None, f"they could not be built or loaded ({error})")
+
+
+def _shipped() -> CDLL | None:
+    """Return what the wheel brought for this processor, if it did and it can be loaded."""
+    name = f"kernels-{torch.backends.cpu.get_cpu_capability()}.so"
+    path = cxx.SOURCE.with_name(name)
+    try:
+        return _declared(CDLL(str(path))) if path.is_file() else None
+    except (OSError, AttributeError):  # of a machine too unlike the one it was compiled on
+        return None
+
+
+def _described(library: CDLL) -> Kernels:
     threads = library.assay_threads(torch.get_num_threads())
     bits = 32 * library.assay_lanes()
     return Kernels(library, f"C++ kernels, vectors of {bits} bits, threads: {threads}")
@@ -75,40 +84,25 @@ def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:
     return buffer.nbytes / best
 
 
-def _built(compiler: str, version: str) -> Path:
+def _built(compiler: str) -> Path:
     """Return the folder that holds the library for this source, compiler and processor."""
-    source = importlib.resources.files("assay.decode").joinpath("kernels.cpp").read_text()
-    flags = _flags(version)
-    key = hashlib.sha256("\0".join((source, version, *flags, _processor())).encode()).hexdigest()
+    version = cxx.version_of(compiler)
+    command = cxx.command_of(compiler, version, cxx.native())
+    told = (cxx.SOURCE.read_text(), version, *command[1:], _processor())
+    key = hashlib.sha256("\0".join(told).encode()).hexdigest()
     entry = cache_folder(None) / "kernels" / key
-    open_entry(entry, lambda folder: _compile([compiler, *flags], source, folder))
+    open_entry(entry, lambda folder: cxx.compile_to(folder / _LIBRARY, command))
     return entry
-
-
-def _flags(version: str) -> tuple[str, ...]:
-    """Only GCC's OpenMP is the one that PyTorch brings; elsewhere there is one thread."""
-    on_arm = platform.machine() in ("arm64", "aarch64")
-    threads = ("-fopenmp",) if "Free Software Foundation" in version else ()
-    return ("-std=c++17", "-O2", "-fPIC", "-mcpu=native" if on_arm else "-march=native", *threads)
-
-
-def _compile(command: list[str], source: str, folder: Path) -> None:
-    """Compile and link in two steps: linking with -fopenmp would bring a second pool of threads."""
-    (folder / "kernels.cpp").write_text(source)
-    _run([*command, "-c", "kernels.cpp", "-o", "kernels.o"], folder)
-    _run([command[0], "-shared", "kernels.o", "-o", _LIBRARY, *_UNDEFINED], folder)
-    (folder / "kernels.o").unlink()
-
-
-def _run(command: list[str], folder: Path) -> str:
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True, timeout=_COMPILE_S
-    ).stdout
 
 
 def _declared(library: CDLL) -> CDLL:
     for function, arguments, result in (
         (library.assay_pass, (POINTER(Program), POINTER(Entries)), None),
+        (
+            library.assay_pack,
+            (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
+            None,
+        ),
         (library.assay_read, (c_void_p, c_int64, c_int32), c_double),
         (library.assay_lanes, (), c_int32),
         (library.assay_threads, (c_int32,), c_int32),

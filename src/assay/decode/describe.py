@@ -1,6 +1,8 @@
 """A `GPT` in the structs of the kernels: which of its choices they know, and where its weights are.
 
 A variant that is not named here is no error: such a model is read by PyTorch.
+
+Shapes: N outputs (or tokens), K inputs (or channels).
 """
 
 import ctypes
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from assay.decode import abi
@@ -42,6 +45,16 @@ def unsupported(model: GPT) -> str | None:
     return None
 
 
+def pack_int8(library: ctypes.CDLL, weight: Float[Tensor, "N K"]) -> Packed:
+    """Round a float32 matrix on the CPU to the bits of `weights.pack`, in an eighth of the time."""
+    weight = weight.detach().contiguous()
+    data, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+    library.assay_pack(
+        weight.data_ptr(), *weight.shape, data.data_ptr(), scale.data_ptr(), torch.get_num_threads()
+    )
+    return Packed(data, scale)
+
+
 @final
 @dataclass(slots=True)
 class Description:
@@ -61,13 +74,13 @@ class Description:
     _kept: list[Tensor | None] = field(default_factory=list)
 
 
-def describe(model: GPT, weights: Weights) -> Description:
+def describe(model: GPT, weights: Weights, library: ctypes.CDLL) -> Description:
     """Round the weights of a supported model and note where they are."""
-    writer = _Writer(weights)
+    writer = _Writer(weights, library)
     layers = [writer.layer(block, model.config) for block in model.blocks]
     array = (abi.Layer * len(layers))(*layers)
-    embed = pack(model.embed.weight, weights)
-    head = embed if model.unembed is None else pack(model.unembed.weight, weights)
+    embed = writer.pack(model.embed.weight)
+    head = embed if model.unembed is None else writer.pack(model.unembed.weight)
     slopes = model.position.slopes(torch.float32)
     program = abi.Program(
         layers=array,
@@ -103,14 +116,20 @@ def _numbers(config: ModelConfig) -> dict[str, int | float]:
 class _Writer:
     """Writes structs and keeps alive what they point to."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, library: ctypes.CDLL) -> None:
         self.weights: Weights = weights
+        self.library = library
         self.kept: list[Tensor | None] = []
         self.weight_bytes = 0
 
     def keep(self, tensor: Tensor | None) -> int | None:
         self.kept.append(tensor)
         return None if tensor is None else tensor.data_ptr()
+
+    def pack(self, weight: Tensor) -> Packed:
+        if self.weights == "int8":
+            return pack_int8(self.library, weight)
+        return pack(weight, self.weights)
 
     def matrix(self, packed: Packed, bias: Tensor | None = None) -> abi.Matrix:
         self.weight_bytes += packed.nbytes
@@ -129,7 +148,7 @@ class _Writer:
         layer = getattr(owner, name, None)
         if layer is None:
             return abi.Matrix()
-        return self.matrix(pack(layer.weight, self.weights), layer.bias)
+        return self.matrix(self.pack(layer.weight), layer.bias)
 
     def norm(self, module: nn.Module | None, config: ModelConfig) -> abi.Norm:
         if module is None:

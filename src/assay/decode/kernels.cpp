@@ -597,6 +597,41 @@ double assay_read(const float* from, int64_t count, int32_t n_threads) {
   return whole;
 }
 
+// Rows of int8 and the scale of each: its largest magnitude over 127, 1 where that is zero.
+void assay_pack(const float* from, int64_t n_out, int64_t n_in, int8_t* to, float* scales,
+                int32_t n_threads) {
+#pragma omp parallel for num_threads(n_threads) schedule(static)
+  for (int64_t row = 0; row < n_out; ++row) {
+    const float* values = from + row * n_in;
+    Vec most = {};
+    int64_t i = 0;
+    auto widen = [&most](Vec v) {
+      Vec magnitude = v < 0.0f ? -v : v;
+      most = magnitude > most ? magnitude : most;
+    };
+    for (; i + kLanes <= n_in; i += kLanes) widen(load(values + i));
+    if (i < n_in) widen(load_some(values + i, n_in - i));
+    float largest = 0;
+    for (int lane = 0; lane < kLanes; ++lane) largest = most[lane] > largest ? most[lane] : largest;
+    const float step = largest / 127.0f;
+    const float scale = step > 0 ? step : 1.0f;
+    scales[row] = scale;
+    auto round = [scale](Vec v) {  // to the nearest, halves to the even one
+      Vec shifted = v / scale + 12582912.0f;
+      return __builtin_convertvector(__builtin_convertvector(shifted - 12582912.0f, Ints), Bytes);
+    };
+    int8_t* out = to + row * n_in;
+    for (i = 0; i + kLanes <= n_in; i += kLanes) {
+      Bytes bytes = round(load(values + i));
+      std::memcpy(out + i, &bytes, sizeof bytes);
+    }
+    if (i < n_in) {
+      Bytes bytes = round(load_some(values + i, n_in - i));
+      std::memcpy(out + i, &bytes, n_in - i);
+    }
+  }
+}
+
 int32_t assay_lanes() { return kLanes; }
 
 // How many threads a team of `asked` really has: 1 where OpenMP is absent.

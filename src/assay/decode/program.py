@@ -72,7 +72,7 @@ class Program:
         assert kernels.library is not None
         self._library = kernels.library
         self._position, self._vocab = model.position, model.config.vocab
-        self._described = described = describe(model, weights)
+        self._described = described = describe(model, weights, kernels.library)
         self._struct = described.program
         self._struct.room = room
         self.weight_bytes = described.weight_bytes

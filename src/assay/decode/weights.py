@@ -57,7 +57,7 @@ def pack(weight: Float[Tensor, "N K"], kind: Weights) -> Packed:
     if kind == "bf16":
         return Packed(weight.to(torch.bfloat16).contiguous())
     scale = weight.abs().amax(1).float() / _STEPS
-    scale = scale.where(scale > 0, 1.0)  # a row of zeros
+    scale = scale.where(scale > 0, 1.0)  # a row of zeros, or nearly
     return Packed((weight / scale[:, None]).round().to(torch.int8).contiguous(), scale)
 
 

@@ -1,0 +1,82 @@
+"""A wheel brings the kernels compiled: nobody who installs it needs a compiler."""
+
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from assay.decode.compiler import find_compiler
+
+ROOT = Path(__file__).parents[2]
+SPEAKS = """
+import sys
+from assay.decode.build import kernels
+from assay.generate import GenerateOptions, generate
+from assay.nn.model import GPT, ModelConfig
+from assay.sampling import SamplingConfig
+from assay.schema import decode
+import assay
+print(assay.__file__)
+print(kernels().note)
+fields = {"vocab_size": 61, "init": {"kind": "gaussian", "std": 0.3}}
+model = GPT.create(decode(ModelConfig, fields))
+for kind in ("fp32", "int8"):
+    options = GenerateOptions(max_new_tokens=20, weights=kind, reader=sys.argv[1])
+    steps = generate(model, [[1, 2, 3]], SamplingConfig(temperature=0), options=options)
+    print([row for (row,) in steps])
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The folder of an unpacked wheel, and the wheel's name."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "results", "paper")
+    shutil.copytree(ROOT, source, ignore=left_out)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=200)
+    (path,) = folder.glob("*.whl")
+    zipfile.ZipFile(path).extractall(folder / "installed")
+    return folder / "installed", path.name
+
+
+def said(folder, reader, **environment):
+    command = [sys.executable, "-c", SPEAKS, reader]
+    told = subprocess.run(
+        command,
+        env={"PATH": "/nowhere", "PYTHONPATH": str(folder), "HOME": str(folder), **environment},
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return told.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+def test_without_a_compiler_an_installed_wheel_reads_with_the_kernels(wheel):
+    folder, name = wheel
+    assert platform.machine() in name
+    assert (folder / "assay" / "decode" / "kernels-DEFAULT.so").is_file()
+    where, note, *tokens = said(folder, "native")
+    assert Path(where).is_relative_to(folder)
+    assert note.startswith("C++ kernels, vectors of ")
+    assert tokens == said(folder, "torch")[2:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_an_older_processor_takes_the_library_that_it_can_run(wheel, capability):
+    """PyTorch is told to see no more than this, which it takes for its own kernels too."""
+    _, note, *tokens = said(wheel[0], "native", ATEN_CPU_CAPABILITY=capability)
+    assert f"vectors of {256 if capability == 'avx2' else 128} bits" in note
+    assert tokens == said(wheel[0], "torch")[2:]
