@@ -25,6 +25,7 @@ LLAMA = {
     "rope_theta": 123.0,
 }
 MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 5}
+QWEN3 = LLAMA | {"model_type": "qwen3", "rms_norm_eps": 1e-6, "head_dim": 8}
 NEOX = {
     "model_type": "gpt_neox",
     "vocab_size": 61,
@@ -50,6 +51,8 @@ MODELS = {
     "llama-geglu": LLAMA | {"hidden_act": "gelu", "num_key_value_heads": 1},
     "mistral-window": MISTRAL,
     "mistral-no-window": MISTRAL | {"sliding_window": None},
+    "qwen3": QWEN3,
+    "qwen3-tied-mha": QWEN3 | {"num_key_value_heads": 4, "tie_word_embeddings": True},
     "neox": NEOX,
     "neox-not-parallel": NEOX | {"use_parallel_residual": False},
     "neox-whole-heads": NEOX | {"rotary_pct": 1.0, "hidden_act": "gelu_new"},
@@ -59,8 +62,8 @@ MODELS = {
 # GPT-2 computes all in float64 if asked to. The others round some steps to float32 (2^-24 = 6e-8)
 # whatever the model's dtype: the angles of rope, the softmax of eager attention, Llama's RMS norm.
 # A few dozen such roundings on logits of size 1 stay below 1e-5; a wrong weight, pair, norm or
-# eps moves them by more than 1e-3, since weights are large and eps is 3e-3.
-TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5, "mistral": 1e-5, "gpt_neox": 1e-5}
+# eps moves them by more than 1e-3, since weights are large and eps is 3e-3; but 1e-6 in Qwen 3.
+TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5, "mistral": 1e-5, "qwen3": 1e-5, "gpt_neox": 1e-5}
 
 
 def build(fields):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hf_models import GPT2, LLAMA, MISTRAL, MODELS, NEOX, TOLERANCES, build
+from hf_models import GPT2, LLAMA, MISTRAL, MODELS, NEOX, QWEN3, TOLERANCES, build
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from assay.errors import CheckpointError, ConfigError
@@ -92,7 +92,7 @@ def test_every_family_is_among_the_models_tested():
     assert {f.model_type for f in FAMILIES} == {fields["model_type"] for fields in MODELS.values()}
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "mistral", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "mistral", "qwen3", "gpt_neox"])
 def test_fields_left_out_take_the_defaults_of_transformers(model_type):
     full = AutoConfig.for_model(model_type).to_dict()
     assert model_config_from_hf({"model_type": model_type}) == model_config_from_hf(full)
@@ -188,6 +188,11 @@ REFUSED = [
     (LLAMA | {"num_key_value_heads": 3}, "as ours: mixer.n_kv_heads: 3 found"),
     (MISTRAL | {"layer_types": ["full_attention"]}, "layer_types is .*; expected null"),
     (MISTRAL | {"sliding_window": 0}, "as ours: mixer.window: 0 found"),
+    (QWEN3 | {"layer_types": ["sliding_attention"]}, "layer_types is .*; expected null or a list"),
+    (QWEN3 | {"use_sliding_window": True}, "use_sliding_window is True; expected False"),
+    (QWEN3 | {"rms_norm_eps": 1e-5}, "rms_norm_eps is 1e-05; expected 1e-06, that of our norms"),
+    (QWEN3 | {"attention_bias": True}, "attention_bias is True; expected False"),
+    (QWEN3 | {"head_dim": 16}, "head_dim is 16; expected hidden_size / num_attention_heads = 8"),
     (NEOX | {"attention_bias": False}, "attention_bias is False; expected True"),
     (NEOX | {"hidden_act": "silu"}, "hidden_act is 'silu'; expected one of: gelu"),
     (NEOX | {"rotary_pct": 0.2}, "as ours: position: rope turns pairs .* found 3"),
@@ -267,6 +272,7 @@ def test_one_tensor_under_two_names_is_refused():
 
 
 SMALL = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "max_seq_len": 40}
+PLAIN = SMALL | {"mixer": {"kind": "attention", "qk_norm": False}}
 
 
 @pytest.mark.parametrize(
@@ -275,6 +281,8 @@ SMALL = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "max_seq_len": 40}
         ({}, "llama"),
         ({"mixer.window": 5}, "mistral"),
         ({"mlp": "geglu", "bias": True}, "llama"),
+        ({"mixer.qk_norm": True}, "qwen3"),
+        ({"mixer.qk_norm": True, "mixer.n_kv_heads": 2, "mlp": "geglu"}, "qwen3"),
         ({"position": "learned", "norm": "layer", "mlp": "relu2", "bias": True}, "gpt2"),
         ({"norm": "layer", "mlp": "gelu", "bias": True, "block": "parallel"}, "gpt_neox"),
         ({"norm": "layer", "mlp": "relu", "bias": True, "position.fraction": 0.5}, "gpt_neox"),
@@ -282,7 +290,7 @@ SMALL = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "max_seq_len": 40}
     ],
 )
 def test_our_model_in_their_classes_gives_our_logits(changes, model_type, tokens):
-    ours = GPT.create(override(decode(ModelConfig, SMALL), changes)).double().eval()
+    ours = GPT.create(override(decode(ModelConfig, PLAIN), changes)).double().eval()
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -308,7 +316,9 @@ def test_our_model_in_their_classes_gives_our_logits(changes, model_type, tokens
         ({"norm": "none"}, "llama needs norm=rms with affine=scale"),
         ({"norm": "sigma", "mlp": "gelu"}, "gpt_neox needs norm=layer"),
         ({"block": "plain"}, "gpt2 needs block=pre"),
-        ({"mixer.qk_norm": True}, "llama needs mixer=attention without qk_norm"),
+        ({"mixer.qk_norm": True, "bias": True}, "llama needs qk_norm=false"),
+        ({"mixer.qk_norm": True, "mixer.window": 5}, "qwen3 needs mixer.window=null"),
+        ({"mixer.qk_norm": True, "norm.eps": 1e-5}, "qwen3 needs norm.eps=1e-06"),
         ({"mlp": "gelu"}, "llama needs mlp=swiglu or mlp=geglu"),
         ({"dropout": 0.1}, "llama needs dropout=0 outside the attention weights"),
         ({"mixer.window": 5, "bias": True}, "mistral needs bias=false"),
@@ -317,7 +327,7 @@ def test_our_model_in_their_classes_gives_our_logits(changes, model_type, tokens
     ],
 )
 def test_a_model_no_family_can_hold_is_refused_with_the_reasons(changes, reason):
-    model = GPT.create(override(decode(ModelConfig, SMALL), changes))
+    model = GPT.create(override(decode(ModelConfig, PLAIN), changes))
     with pytest.raises(ConfigError, match=rf"no Hugging Face family can hold it: .*{reason}"):
         to_hf(model)
 

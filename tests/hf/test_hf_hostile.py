@@ -21,7 +21,7 @@ EMBED = "model.embed_tokens.weight"
 
 @pytest.fixture
 def folder(tmp_path):
-    heads = {"kind": "attention", "n_heads": 2}
+    heads = {"kind": "attention", "n_heads": 2, "qk_norm": False}
     save_hf(GPT.create(decode(ModelConfig, FIELDS | {"mixer": heads})), tmp_path / "model")
     return tmp_path / "model"
 
@@ -186,7 +186,7 @@ def test_a_config_too_large_to_be_one_is_not_read(folder):
 def test_a_buffer_of_another_dtype_is_passed_over_as_before(folder, tmp_path):
     """GPT-2's files on the hub have masks among their tensors."""
     fields = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}
-    heads = {"kind": "attention", "n_heads": 2}
+    heads = {"kind": "attention", "n_heads": 2, "qk_norm": False}
     save_hf(GPT.create(decode(ModelConfig, FIELDS | fields | {"mixer": heads})), tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "model.safetensors"
     mask = torch.from_numpy(np.tri(8, dtype=np.uint8))

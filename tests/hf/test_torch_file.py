@@ -337,6 +337,16 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, make):
         read_torch_file(tmp_path / "a.pt")
 
 
+def test_a_record_longer_than_the_file_is_one_sentence(tmp_path):
+    """The local header of the pickle claims more bytes before it than there are after it."""
+    path = saved(tmp_path, {"model": {"a.weight": torch.ones(9)}, "model_args": {"n_layer": 1}})
+    content = bytearray(path.read_bytes())
+    content[29] = 6
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"ckpt\.pt: it ends before its records do; expected"):
+        read_torch_file(path)
+
+
 @settings(max_examples=150)
 @given(data=st.data())
 def test_a_file_changed_anywhere_gives_tensors_or_an_error_of_ours(tmp_path_factory, data):

@@ -16,12 +16,12 @@ from assay.hf.family import Family
 from assay.hf.fields import Fields
 from assay.hf.gpt2 import GPT2
 from assay.hf.gpt_neox import GPT_NEOX
-from assay.hf.llama import LLAMA, MISTRAL
+from assay.hf.llama import LLAMA, MISTRAL, QWEN3
 from assay.hf.names import HEAD, Entry
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode, shown
 
-FAMILIES = (GPT2, LLAMA, MISTRAL, GPT_NEOX)
+FAMILIES = (GPT2, LLAMA, MISTRAL, QWEN3, GPT_NEOX)
 _WEIGHTS_ARE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _ALIASES = {"embed_out.weight": HEAD}  # GPT-NeoX's head before transformers 5
 

@@ -69,6 +69,12 @@ class Fields:
         if found != allowed:
             self.refuse(name, "null" if allowed is None else repr(allowed))
 
+    def each(self, name: str, allowed: object) -> None:
+        """Refuse a list, if there is one, that holds anything but `allowed`."""
+        found: object = self._found(name, [])
+        if not isinstance(found, list | tuple) or any(value != allowed for value in found):
+            self.refuse(name, f"null or a list of {allowed!r}")
+
     def refuse(self, name: str, expected: str) -> Never:
         """Say that our modules cannot express the value found.
 

@@ -37,6 +37,7 @@ def _read(fields: Fields) -> dict[str, Any]:
         "norm": {"kind": "layer", "eps": fields.number("layer_norm_epsilon", 1e-5)},
         "mixer": {
             "kind": "attention",
+            "qk_norm": False,
             "n_heads": fields.integer("n_head", 12),
             "dropout": fields.number("attn_pdrop", 0.1),
         },

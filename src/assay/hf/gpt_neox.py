@@ -35,6 +35,7 @@ def _read(fields: Fields) -> dict[str, Any]:
         "block": "parallel" if parallel else "pre",
         "mixer": {
             "kind": "attention",
+            "qk_norm": False,
             "n_heads": fields.integer("num_attention_heads", 64),
             "dropout": fields.number("attention_dropout", 0.0),
         },

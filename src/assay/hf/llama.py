@@ -1,7 +1,10 @@
-"""Llama, and Mistral, which is Llama with a window: rotary positions, RMS norms, a gated MLP.
+"""Llama, and what differs from it little: Mistral has a window, Qwen 3 norms of queries and keys.
+
+All have rotary positions, RMS norms and a gated MLP.
 
 Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Jiang et al. 2023, arXiv:2310.06825,
-section 2; names of `transformers.LlamaForCausalLM`.
+section 2; Yang et al. 2025, arXiv:2505.09388, section 2; names of `transformers.LlamaForCausalLM`,
+`MistralForCausalLM` and `Qwen3ForCausalLM`.
 """
 
 import re
@@ -17,6 +20,7 @@ from assay.hf.family import (
 )
 from assay.hf.fields import Fields, rope
 from assay.hf.names import Entry, alike, head
+from assay.nn.mixer import QK_NORM_EPS
 from assay.nn.model import ModelConfig
 
 _BUFFERS = re.compile(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
@@ -37,17 +41,37 @@ def _read_mistral(fields: Fields) -> dict[str, Any]:
     return _read(fields, (14_336, 131_072), kv_heads, window)
 
 
+def _read_qwen3(fields: Fields) -> dict[str, Any]:
+    fields.only("attention_bias", False)
+    fields.only("use_sliding_window", False)
+    fields.each("layer_types", "full_attention")
+    if fields.number("rms_norm_eps", 1e-6) != QK_NORM_EPS:
+        fields.refuse("rms_norm_eps", f"{QK_NORM_EPS}, that of our norms of queries and keys")
+    kv_heads = fields.maybe_integer("num_key_value_heads", left_out=32)
+    read = _read(fields, (22_016, 32_768), kv_heads, None, vocab_size=151_936, d_head=128)
+    return {**read, "mixer": {**read["mixer"], "qk_norm": True}}
+
+
 def _read(
-    fields: Fields, sizes: tuple[int, int], kv_heads: int | None, window: int | None
+    fields: Fields,
+    sizes: tuple[int, int],
+    kv_heads: int | None,
+    window: int | None,
+    *,
+    vocab_size: int = 32_000,
+    d_head: int | None = None,
 ) -> dict[str, Any]:
-    """Read what both have; `sizes` are the defaults of d_ff and of the context."""
+    """Read what all have; `sizes` are the defaults of d_ff and of the context."""
     d_model = fields.integer("hidden_size", 4096)
     n_heads = fields.integer("num_attention_heads", 32)
-    if n_heads > 0 and fields.integer("head_dim", d_model // n_heads) * n_heads != d_model:
+    if (
+        n_heads > 0
+        and fields.integer("head_dim", d_head or d_model // n_heads) * n_heads != d_model
+    ):
         fields.refuse("head_dim", f"hidden_size / num_attention_heads = {d_model / n_heads:g}")
     act = fields.choice("hidden_act", "silu", GATED_ACTIVATIONS)
     return {
-        "vocab_size": fields.integer("vocab_size", 32_000),
+        "vocab_size": fields.integer("vocab_size", vocab_size),
         "max_seq_len": fields.integer("max_position_embeddings", sizes[1]),
         "d_model": d_model,
         "n_layers": fields.integer("num_hidden_layers", 32),
@@ -55,6 +79,7 @@ def _read(
         "norm": {"kind": "rms", "eps": fields.number("rms_norm_eps", 1e-6)},
         "mixer": {
             "kind": "attention",
+            "qk_norm": False,
             "n_heads": n_heads,
             "n_kv_heads": None if kv_heads == n_heads else kv_heads,
             "window": window,
@@ -72,18 +97,41 @@ def _needs(config: ModelConfig) -> dict[str, bool]:
         "block=pre": config.block.kind == "pre",
         "position=rope with fraction=1": position.kind == "rope" and position.fraction == 1,
         "norm=rms with affine=scale": norm.kind == "rms" and norm.affine == "scale",
-        "mixer=attention without qk_norm": mixer.kind == "attention" and not mixer.qk_norm,
+        "mixer=attention": mixer.kind == "attention",
         "mlp=swiglu or mlp=geglu": config.mlp.gated,
         "dropout=0 outside the attention weights": config.dropout == 0,
     }
 
 
 def _needs_llama(config: ModelConfig) -> Mapping[str, bool]:
-    return {**_needs(config), "mixer.window=null": config.mixer.window is None}
+    return {**_needs(config), **_no_qk_norm(config), "mixer.window=null": _no_window(config)}
 
 
 def _needs_mistral(config: ModelConfig) -> Mapping[str, bool]:
-    return {**_needs(config), "bias=false": not config.bias}
+    return {**_needs(config), **_no_qk_norm(config), "bias=false": not config.bias}
+
+
+def _needs_qwen3(config: ModelConfig) -> Mapping[str, bool]:
+    norm = config.norm
+    return {
+        **_needs(config),
+        "qk_norm=true": _has_qk_norm(config),
+        f"norm.eps={QK_NORM_EPS}": norm.kind == "rms" and norm.eps == QK_NORM_EPS,
+        "mixer.window=null": _no_window(config),
+        "bias=false": not config.bias,
+    }
+
+
+def _no_window(config: ModelConfig) -> bool:
+    return config.mixer.window is None
+
+
+def _no_qk_norm(config: ModelConfig) -> Mapping[str, bool]:
+    return {"qk_norm=false": not _has_qk_norm(config)}
+
+
+def _has_qk_norm(config: ModelConfig) -> bool:
+    return config.mixer.kind == "attention" and config.mixer.qk_norm
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
@@ -114,6 +162,10 @@ def _write_mistral(config: ModelConfig) -> dict[str, Any]:
     return {**_write(config), "sliding_window": config.mixer.window}
 
 
+def _write_qwen3(config: ModelConfig) -> dict[str, Any]:
+    return {**_write(config), "head_dim": config.d_model // config.mixer.n_heads}
+
+
 def _entries(config: ModelConfig) -> Iterator[Entry]:
     yield Entry("model.embed_tokens.weight", ("embed.weight",))
     for index in range(config.n_layers):
@@ -121,6 +173,7 @@ def _entries(config: ModelConfig) -> Iterator[Entry]:
         norms = (
             (f"{theirs}.input_layernorm", f"{ours}.mixer_norm"),
             (f"{theirs}.post_attention_layernorm", f"{ours}.mlp_norm"),
+            *_qk_norms(config, theirs, ours),
         )
         yield from alike(norms, bias=False)
         matrices = (
@@ -135,6 +188,11 @@ def _entries(config: ModelConfig) -> Iterator[Entry]:
         yield from alike(matrices, bias=config.bias)
     yield from alike([("model.norm", "final_norm")], bias=False)
     yield from head(config.tie_embeddings)
+
+
+def _qk_norms(config: ModelConfig, theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+    for name in ("q_norm", "k_norm") if _has_qk_norm(config) else ():
+        yield f"{theirs}.self_attn.{name}", f"{ours}.mixer.{name}"
 
 
 LLAMA = Family(
@@ -155,5 +213,15 @@ MISTRAL = Family(
     read=_read_mistral,
     needs=_needs_mistral,
     write=_write_mistral,
+    entries=_entries,
+)
+QWEN3 = Family(
+    model_type="qwen3",
+    architecture="Qwen3ForCausalLM",
+    prefix="model.",
+    buffers=_BUFFERS,
+    read=_read_qwen3,
+    needs=_needs_qwen3,
+    write=_write_qwen3,
     entries=_entries,
 )

@@ -53,6 +53,7 @@ class _Header:
                 "norm": {"kind": "rms", "eps": 1e-5},
                 "mixer": {
                     "kind": "attention",
+                    "qk_norm": False,
                     "n_heads": self.n_heads,
                     "n_kv_heads": self.n_kv_heads,
                 },

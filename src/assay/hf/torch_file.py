@@ -92,8 +92,9 @@ def _check_archive(path: Path) -> int:
             f"{path}: not a file of torch.save, or one of PyTorch before 1.6; expected a zip "
             "archive. Open it where it comes from and save it again."
         ) from None
-    except (OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: {error}; expected a file of torch.save.") from None
+    except (EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        told = str(error) or "it ends before its records do"
+        raise CheckpointError(f"{path}: {told}; expected a file of torch.save.") from None
     odd = sorted(name for name in globals_named if not _harmless(name))
     if odd:
         raise CheckpointError(
