@@ -42,11 +42,11 @@ CHOICES = {
     "block": ["pre", "post", "parallel", "plain"],
     "mixer": [
         {"kind": "none"},
-        {"kind": "attention", "n_heads": 4},
+        {"kind": "attention", "n_heads": 4, "qk_norm": False},
         {"kind": "attention", "n_heads": 4, "qk_norm": True},
-        {"kind": "attention", "n_heads": 4, "n_kv_heads": 2, "window": 5},
+        {"kind": "attention", "n_heads": 4, "n_kv_heads": 2, "window": 5, "qk_norm": False},
         {"kind": "attention", "n_heads": 4, "n_kv_heads": 1, "qk_norm": True},
-        {"kind": "attention", "n_heads": 2, "window": 30},
+        {"kind": "attention", "n_heads": 2, "window": 30, "qk_norm": False},
     ],
     "mlp": [{"kind": k} for k in ("gelu", "relu", "relu2", "swiglu", "geglu")]
     + [{"kind": "gelu", "d_ff": 19}, {"kind": "swiglu", "d_ff": 19}],
@@ -299,7 +299,7 @@ LLAMA_70B = {
     "max_seq_len": 4096,
     "d_model": 8192,
     "n_layers": 80,
-    "mixer": {"kind": "attention", "n_heads": 64, "n_kv_heads": 8},
+    "mixer": {"kind": "attention", "n_heads": 64, "n_kv_heads": 8, "qk_norm": False},
     "mlp": {"kind": "swiglu", "d_ff": 28_672},
     "tie_embeddings": False,
 }

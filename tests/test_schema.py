@@ -229,7 +229,7 @@ OTHER_VALUE = {
     "mixer.n_heads": 1,
     "mixer.n_kv_heads": 1,
     "mixer.window": 7,
-    "mixer.qk_norm": True,
+    "mixer.qk_norm": False,
     "mixer.dropout": 0.7,
     "mlp": "relu",
     "mlp.kind": "relu",

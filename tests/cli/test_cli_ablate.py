@@ -153,7 +153,12 @@ def test_what_the_page_shows_can_be_planned(assay, text, command):
     """Every command of page and help, on a text of the reader's and models that are small."""
     text.rename("my_novel.txt")
     shutil.copy("my_novel.txt", "my.txt")
-    arguments = [a for a in shlex.split(command)[1:] if a != "--plan"]
+    Path("recipes").symlink_to(ROOT / "recipes")
+    corpus = Path("corpora/tinyshakespeare/input.txt")
+    corpus.parent.mkdir(parents=True)
+    shutil.copy("my_novel.txt", corpus)
+    words = shlex.split(command.replace("$ASSAY_DATA", "corpora"))[1:]
+    arguments = [a for a in words if a != "--plan"]
     small = ("model.d_model=64", "model.max_seq_len=32", "train.batch_size=2")
     found = assay(*arguments, *small, "--plan", "--workers", "1")
     assert found.status == 0, found.stderr

@@ -28,7 +28,7 @@ CHOICES = {
     "mixer": [
         "attention",
         {"kind": "attention", "qk_norm": True, "n_kv_heads": 2},
-        {"kind": "attention", "window": 3},
+        {"kind": "attention", "window": 3, "qk_norm": False},
         {"kind": "attention", "window": 2, "n_kv_heads": 1, "qk_norm": True},
     ],
     "bias": [False, True],
@@ -40,7 +40,7 @@ CHOICES = {
 ROWS = [dict(zip(CHOICES, row, strict=True)) for row in AllPairs(list(CHOICES.values()))]
 DROPPING = [
     {"dropout": 0.3},
-    {"mixer": {"kind": "attention", "dropout": 0.4}},
+    {"mixer": {"kind": "attention", "dropout": 0.4, "qk_norm": False}},
     {"mixer": {"kind": "attention", "dropout": 0.4, "window": 3, "n_kv_heads": 2}, "dropout": 0.1},
     {"mixer": {"kind": "attention", "dropout": 0.2}, "position": "alibi"},
 ]

@@ -1,5 +1,7 @@
 """What the claims on initialisation say of planted evidence."""
 
+import math
+
 import numpy as np
 import pytest
 from planted import record, verdicts
@@ -103,21 +105,34 @@ def test_a_variance_that_still_grows_is_no_stable_variance():
     assert judged(LOGIT_SCALE, evidence)[1]["start"] == "refuted"
 
 
-def test_each_arm_is_compared_at_its_own_best_rate_and_a_divergence_is_the_worst():
-    low, high = (factor * EXTENTS["quick"].lr for factor in (0.5, 1.0))
+def test_each_arm_is_tuned_past_the_edge_and_compared_at_its_own_best_rate():
+    """Optima away from what is tried first; a run that diverges is worse than any other."""
+    lr_0 = EXTENTS["quick"].lr
 
     def loss(wide, scaled, lr):
         if scaled:
-            return 2.0 if lr == low else 2.5
-        return None if lr == low else 2.4
+            return 2.0 + abs(math.log(lr / (0.1 * lr_0)))
+        return None if lr < lr_0 * 0.9 else 2.0 + abs(math.log(lr / (5 * lr_0)))
 
     evidence = evidence_of_scale(loss)
-    rates = {arm: best_rate("quick", changes, evidence) for arm, changes in arms().items()}
-    assert rates == {
-        "wide none": high, "wide inv_sqrt_d": low, "narrow none": high, "narrow inv_sqrt_d": low,
-    }  # fmt: skip
+    rates = {arm: best_rate("quick", changes, evidence) / lr_0 for arm, changes in arms().items()}
+    assert rates == pytest.approx({arm: 0.1 if "sqrt" in arm else 5.0 for arm in arms()})
+    tried = {
+        arm: [rate / lr_0 for rate in trials("quick", changes, evidence)]
+        for arm, changes in arms().items()
+    }
+    assert tried["wide none"] == pytest.approx([0.5, 1, 2, 5, 10])
+    assert tried["narrow inv_sqrt_d"] == pytest.approx([0.05, 0.1, 0.2, 0.5, 1])
+
+
+def test_tuning_ends_where_no_rate_is_ever_the_best_and_takes_seeds_of_its_own():
+    evidence = evidence_of_scale(lambda wide, scaled, lr: 2.0 - 0.1 * math.log(lr))
+    for changes in arms().values():
+        tried = trials("quick", changes, evidence)
+        assert len(tried) == 6
+        assert best_rate("quick", changes, evidence) == max(tried)
     assert tuned("quick", {"model.init": "gpt2"}, Evidence())[1] is None
-    seeds = {t.run.train.seed for ts in trials("quick", {}).values() for t in ts}
+    seeds = {t.run.train.seed for ts in trials("quick", {}, Evidence()).values() for t in ts}
     assert min(seeds) >= 1000
 
 

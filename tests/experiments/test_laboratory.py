@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from small_study import TEXT
@@ -32,6 +33,10 @@ def record(task, **values):
     )  # fmt: skip
 
 
+def strip(record):
+    return {name: value for name, value in record.values.items() if name != "train_s"}
+
+
 @pytest.mark.slow
 def test_a_claim_is_gathered_round_by_round_and_only_once(tmp_path, text):
     told = []
@@ -43,6 +48,21 @@ def test_a_claim_is_gathered_round_by_round_and_only_once(tmp_path, text):
     again = Laboratory(tmp_path / "lab", told=lambda jobs: pytest.fail("nothing is to be done"))
     assert {r.key for r in again.gather([claim], "quick")} == {r.key for r in evidence}
     assert {job.kind for jobs in told for job in jobs} == {"run", "task"}
+    shutil.rmtree(next(path for path in (tmp_path / "lab" / "cells").iterdir() if path.is_dir()))
+    next((tmp_path / "lab" / "records").iterdir()).unlink()
+    once_more = laboratory.gather([claim], "quick")
+    assert {r.key: strip(r) for r in once_more} == {r.key: strip(r) for r in evidence}
+
+
+@pytest.mark.slow
+def test_a_result_of_a_run_edited_since_it_ended_is_refused(tmp_path, text):
+    task = training(text, 0, 8)
+    laboratory = Laboratory(tmp_path / "lab")
+    laboratory.do([task])
+    path = tmp_path / "lab" / "cells" / laboratory.key(task) / "manifest.json"
+    path.write_text(path.read_text().replace('"status": "finished"', '"status": "diverged"'))
+    with pytest.raises(RunError, match=r'"diverged".* found, .*"finished".* when the run ended'):
+        laboratory.evidence([task])
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import math
 import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from small_study import TEXT
@@ -17,6 +18,7 @@ from assay.experiments.claims import CLAIMS
 from assay.experiments.evidence import Evidence
 from assay.experiments.laboratory import Laboratory, lacking
 from assay.experiments.paper.folder import read_report, write_report
+from assay.experiments.paper.interface import interface
 from assay.experiments.paper.judged import judge_all
 from assay.experiments.paper.page import html
 from assay.experiments.paper.rerun import Rerun
@@ -71,6 +73,15 @@ def test_the_page_is_whole_needs_no_network_and_every_number_leads_to_its_row(la
     for number in judged[0].numbers:
         assert f"tying-parameters.{number}" in page.ids
     assert 'src="http' not in text
+
+
+def test_words_in_tables_are_of_the_page_s_language():
+    stored = Path(__file__).parents[2] / "docs" / "paper" / "report.vi.md"
+    rows = [line for line in stored.read_text().splitlines() if line.startswith("| ")]
+    found = {cell for row in rows for cell in row.strip("|").replace(" | ", "|").split("|")}
+    vietnamese = interface("vi")
+    assert {vietnamese.cell("higher"), vietnamese.cell("yes")} <= {cell.strip() for cell in found}
+    assert not {*vietnamese.cells, *interface("en").verdicts} & {cell.strip() for cell in found}
 
 
 def test_figures_are_drawn_and_tables_hold_the_numbers(report):

@@ -13,7 +13,6 @@ from assay.errors import RunError
 from assay.experiments import report
 from assay.experiments.cell import code_sha256
 from assay.experiments.design import grid
-from assay.experiments.reported import keep_reported
 from assay.experiments.results import Results
 from assay.experiments.study import Study, _keys, _prepared
 from assay.experiments.written import write_whole
@@ -73,17 +72,24 @@ def test_a_study_file_that_lacks_a_cell_is_refused(base, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_result_edited_after_it_was_reported_is_noticed(base, tmp_path):
+def test_a_result_edited_after_its_run_ended_is_noticed_and_a_removed_cell_run_again(
+    base, tmp_path
+):
     study = finished(study_of(base, tmp_path, NORMS, seeds=(0, 1)))
-    found = Results.of(study)
-    keep_reported(study.folder, [run for runs in found.outcomes.values() for run in runs])
-    assert Results.of(study).comparisons == found.comparisons
+    found = study.outcomes()
     path = study.lab / "cells" / study.cells()[0] / "manifest.json"
     edited(path, lambda c: c["result"].update(val_loss_nats=0.5))
-    with pytest.raises(RunError, match=r"'val_loss_nats': 0\.5.* found, .* when study was report"):
+    with pytest.raises(RunError, match=r'"val_loss_nats": 0\.5.* found, .* when the run ended'):
+        study.outcomes()
+    edited(path, lambda c: c.pop("result"))
+    with pytest.raises(RunError, match=r"finished, but no result found in its manifest"):
         study.outcomes()
     shutil.rmtree(path.parent)
     assert study.outcomes()[NORMS[0].name][0].state == "waiting"
+    again = finished(study).outcomes()
+    assert [run.metrics for run in again[NORMS[0].name]] == [
+        run.metrics for run in found[NORMS[0].name]
+    ]
 
 
 def made_by_other_code(base, tmp_path):

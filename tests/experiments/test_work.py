@@ -12,7 +12,7 @@ from small_study import FIELDS, TEXT
 from assay.config import RunConfig
 from assay.errors import RunError
 from assay.experiments.cell import cell_key, code_sha256
-from assay.experiments.jobs import Jobs
+from assay.experiments.jobs import Jobs, results_in
 from assay.experiments.work import run_all, run_job
 from assay.runs.run import Run
 from assay.schema import override
@@ -133,6 +133,51 @@ def test_workers_share_the_jobs_and_one_killed_costs_nothing(lab):
     names = ("metrics.jsonl", "checkpoints/step-000040/model.safetensors")
     for name in names:
         assert (lab / "alone" / name).read_bytes() == (jobs.cells / killed[0] / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_whose_last_sample_could_not_be_written_has_not_finished_and_goes_on(lab):
+    jobs, keys = filled(lab, [0])
+    run = Run.create(RunConfig.model_validate_json(jobs.content(keys[0])), jobs.cells / keys[0])
+    in_the_way = run.folder.path / "samples"
+    in_the_way.write_text("no folder")
+    with jobs.claimed(keys) as job:
+        run_job(jobs, job)
+    assert states(jobs, keys) == ["failed"]
+    assert run.folder.read_manifest()["status"] == "interrupted"
+    in_the_way.unlink()
+    filled(lab, [0])
+    with jobs.claimed(keys) as job:
+        run_job(jobs, job)
+    assert states(jobs, keys) == ["done"]
+    assert results_in(jobs.folder)[keys[0]]["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_lone_worker_killed_is_an_error_that_says_so_and_the_same_call_goes_on(lab):
+    jobs, keys = filled(lab, [0], train__steps=40)
+    killed = []
+
+    def kill(found):
+        if not killed and (jobs.cells / keys[0] / "metrics.jsonl").exists():
+            killed.append(os.kill(_holder(jobs.cells / f"{keys[0]}.lock"), signal.SIGKILL))
+
+    with pytest.raises(RunError, match=r"1 of 1 jobs have not ended, such as seed 0: .* status -9"):
+        run_all(lab / "lab", keys, workers=1, told=kill)
+    run_all(lab / "lab", keys, workers=1)
+    assert states(jobs, keys) == ["done"]
+
+
+def test_a_full_disk_under_the_table_is_one_sentence(tmp_path):
+    jobs = Jobs(tmp_path)
+    jobs.add("0", "small", "")
+    ((pages,),) = jobs._table.execute("PRAGMA page_count")
+    jobs._table.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(
+        RunError, match=r"jobs\.sqlite: cannot be written: database or disk is full"
+    ):
+        jobs.add("1", "large", "x" * 100_000)
+    assert [job.key for job in jobs.all(["0", "1"])] == ["0"]
 
 
 def _holder(lock):

@@ -37,12 +37,12 @@ CHOICES = {
     "mixer": [
         "none",
         "attention",
-        {"kind": "attention", "n_kv_heads": 2, "dropout": 0.1},
-        {"kind": "attention", "n_kv_heads": 1},
-        {"kind": "attention", "window": 3},
+        {"kind": "attention", "n_kv_heads": 2, "dropout": 0.1, "qk_norm": False},
+        {"kind": "attention", "n_kv_heads": 1, "qk_norm": False},
+        {"kind": "attention", "window": 3, "qk_norm": False},
         {"kind": "attention", "qk_norm": True},
         {"kind": "attention", "window": 2, "n_kv_heads": 2, "qk_norm": True},
-        {"kind": "attention", "n_heads": 2, "window": 100},
+        {"kind": "attention", "n_heads": 2, "window": 100, "qk_norm": False},
     ],
     "mlp": [
         "gelu",

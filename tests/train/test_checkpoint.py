@@ -164,10 +164,10 @@ def test_step_1000000_is_newer_than_step_999999(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "tensor"),
     [
-        ({"d_model": 32}, "blocks.0.mixer.k_proj.weight"),
+        ({"d_model": 32}, "blocks.0.mixer.k_norm.weight"),
         ({"n_layers": 2}, "blocks.1"),
         ({"tie_embeddings": False}, "unembed.weight"),
-        ({"vocab_size": 2**31 - 1, "d_model": 2**16}, "blocks.0.mixer.k_proj.weight"),
+        ({"vocab_size": 2**31 - 1, "d_model": 2**16}, "blocks.0.mixer.k_norm.weight"),
     ],
 )
 def test_weights_of_another_config_are_refused_before_memory_is_taken(pair, fields, tensor):

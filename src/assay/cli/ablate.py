@@ -99,9 +99,10 @@ def ablate(
 ) -> None:
     """Compare fields at several values, seed by seed, and say what the seeds can and cannot show.
 
-    The first value of each field makes the arm that the others are held to. A study that was
-    interrupted goes on when the same command is given again; runs that another study made are not
-    made twice. The report's folder is printed on stdout.
+    The first value of each field makes the arm that the others are held to.
+    A study that was interrupted goes on when the same command is given again;
+    runs that another study made are not made twice. The report's folder is
+    printed on stdout.
 
     \b
     assay ablate model.norm=layer,rms,none --seeds 5

@@ -49,7 +49,6 @@ def conclude(study: "Study") -> None:
     from assay.experiments import report
     from assay.experiments.figure import differences_figure, svg
     from assay.experiments.page import html
-    from assay.experiments.reported import keep_reported
     from assay.experiments.results import Results
     from assay.experiments.written import write_whole
 
@@ -64,7 +63,6 @@ def conclude(study: "Study") -> None:
     }
     for name, content in pages.items():
         write_whole(study.folder / name, content)
-    keep_reported(study.folder, [run for runs in results.outcomes.values() for run in runs])
     for sentence in report.findings(results):
         words.print(sentence)
     typer.echo(str(study.folder))

@@ -30,7 +30,8 @@ def bench(
 ) -> None:
     """Measure this machine: matrix products, memory, training and decoding of a model.
 
-    Random tokens, random weights, nothing is written; under a minute for a small model.
+    Random tokens, random weights, nothing is written; a small model takes less
+    than a minute.
 
     \b
     assay bench

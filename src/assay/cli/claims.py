@@ -42,12 +42,12 @@ def run(
     out: Out = None,
     lab: Lab = Path("lab"),
 ) -> None:
-    r"""Run claims and judge them; verdicts come on stderr, the report's folder on stdout.
+    """Run claims and judge them; verdicts come on stderr, the report's folder on stdout.
 
     \b
     assay claims run tying-parameters
     assay claims run init-loss --budget laptop
-    """
+    """  # noqa: D301
     check_installed("claims")
     chosen = [_named(name) for name in dict.fromkeys(names)]
     size = budget_of(budget)
@@ -77,6 +77,6 @@ def _named(name: str) -> "Claim":
     known = {claim.id: claim for claim in CLAIMS}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"{name}: no such claim.{hint} `assay claims list` prints those there are.")

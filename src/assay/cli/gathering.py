@@ -25,10 +25,14 @@ BudgetName = Annotated[
     str, typer.Option("--budget", "-b", help="quick, laptop or full: how much is run.")
 ]
 Lab = Annotated[
-    Path, typer.Option(envvar="ASSAY_LAB", help="The folder of runs and records already made.")
+    Path,
+    typer.Option(
+        envvar="ASSAY_LAB", file_okay=False, help="The folder of runs and records already made."
+    ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The report's folder; else in the lab.")
+    Path | None,
+    typer.Option("--out", "-o", file_okay=False, help="The report's folder; else in the lab."),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; else one a core.")]
 

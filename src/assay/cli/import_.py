@@ -36,8 +36,9 @@ def import_(
 ) -> None:
     """Write the weights of a .pt or .bin file as config.json and model.safetensors.
 
-    Understood are nanoGPT's ckpt.pt, a pytorch_model.bin beside its config.json, and a state dict
-    with assay's own names. Nothing in the file is executed; what is taken and what is left is told.
+    Understood are nanoGPT's ckpt.pt, a pytorch_model.bin beside its config.json,
+    and a state dict with assay's own names. Nothing in the file is executed;
+    what is taken and what is left is told.
 
     \b
     assay import out/ckpt.pt my-model

@@ -14,16 +14,16 @@ def paper(
     out: Out = None,
     lab: Lab = Path("lab"),
 ) -> None:
-    r"""Run every claim and write the article anew, in English and Vietnamese.
+    """Run every claim and write the article anew, in English and Vietnamese.
 
-    Interrupted at any point, the same command goes on. Verdicts come on stderr, the folder of the
-    report on stdout: pages that need no network, Markdown, figures, tables, every number with what
-    it stands on.
+    Interrupted at any point, the same command goes on. Verdicts come on stderr,
+    the folder of the report on stdout: pages that need no network, Markdown,
+    figures, tables, every number with what it stands on.
 
     \b
     assay paper
     assay paper --budget laptop --out paper
-    """
+    """  # noqa: D301
     check_installed("paper")
     size = budget_of(budget)
     from assay.experiments.claims import CLAIMS

@@ -30,8 +30,8 @@ def runs(
 ) -> None:
     """List runs, oldest first; or compare some: config, parameters, FLOPs, tokens, result.
 
-    Of the config only the fields in which some of them differ are shown. Two runs are compared in
-    everything else too by `assay diff`.
+    Of the config only the fields in which some of them differ are shown.
+    Two runs are compared in everything else too by `assay diff`.
 
     \b
     assay runs

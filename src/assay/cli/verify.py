@@ -35,17 +35,18 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a number.")] = False,
 ) -> None:
-    r"""Run numbers of a report again, and say of each whether it came back.
+    """Run numbers of a report again, and say of each whether it came back.
 
-    Every file of the report is held to its hash first. The answers, on stdout: reproduced bit for
-    bit; within the interval; not reproduced, with both numbers and the likeliest cause; cannot be
-    run here, with what it needs. Exit status 1 unless all came back.
+    Every file of the report is held to its hash first. The answers, on stdout:
+    reproduced bit for bit; within the interval; not reproduced, with both
+    numbers and the likeliest cause; cannot be run here, with what it needs.
+    Exit status 1 unless all came back.
 
     \b
     assay verify docs/paper#tying-parameters
     assay verify docs/paper#init-loss.slope --cheap
     assay verify lab/studies/norm --cheap
-    """
+    """  # noqa: D301
     check_installed("verify")
     from assay.experiments.laboratory import Laboratory
     from assay.experiments.paper.verify import verify as run_again

@@ -7,18 +7,19 @@ LAB/
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 
 from assay.config import RunConfig
 from assay.errors import ConfigError, RunError
+from assay.experiments.as_ended import check_as_ended
 from assay.experiments.cell import code_sha256
 from assay.experiments.claim import Budget, Claim
 from assay.experiments.evidence import Evidence, Record
-from assay.experiments.jobs import Job, Jobs
+from assay.experiments.jobs import Job, Jobs, results_in
 from assay.experiments.keys import Keys
 from assay.experiments.outcome import METRICS, read_outcome
 from assay.experiments.records import read_record
@@ -70,7 +71,8 @@ class Laboratory:
         Raises:
             RunError: If a record or a run folder was edited.
         """
-        found = (self._record(task) for task in tasks)
+        ended = results_in(self.folder)
+        found = (self._record(task, ended) for task in tasks)
         return Evidence(record for record in found if record is not None)
 
     def do(self, tasks: Sequence[Task]) -> None:
@@ -133,14 +135,14 @@ class Laboratory:
         jobs.add(key, str(task.model_dump()["kind"]), json.dumps(content), kind="task")
         return key
 
-    def _record(self, task: Task) -> Record | None:
+    def _record(self, task: Task, ended: Mapping[str, Any]) -> Record | None:
         key = self._keys.of_task(task)
         if isinstance(task, Train):
-            return self._of_run(task, key)
+            return self._of_run(task, key, ended)
         path = self.folder / "records" / f"{key}.json"
         return read_record(path) if path.is_file() else None
 
-    def _of_run(self, task: Train, key: str) -> Record | None:
+    def _of_run(self, task: Train, key: str, ended: Mapping[str, Any]) -> Record | None:
         folder = self.folder / "cells" / key
         if not (folder / "config.json").is_file():
             return None
@@ -148,6 +150,7 @@ class Laboratory:
         if manifest["status"] not in ("finished", "diverged"):
             return None
         outcome = read_outcome(folder, "training", task.run.train.seed, task.run)
+        check_as_ended(self.folder, ended, [outcome])
         result = manifest.get("result", {})
         values = {name: result[name] for name in (*METRICS, "train_s") if name in result}
         return Record(

@@ -41,6 +41,10 @@ class Outcome:
         """Return a metric, NaN where the run has none."""
         return self.metrics.get(metric, math.nan)
 
+    def result(self) -> dict[str, str | float]:
+        """Return what must stay as it was when the run ended."""
+        return {"state": self.state, **self.metrics, "train_s": self.train_s}
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -76,7 +80,7 @@ def read_outcome(folder: Path, arm: str, seed: int, expected: RunConfig) -> Outc
         expected: The config it was to be run with; the vocabulary may be open.
 
     Raises:
-        RunError: If it is not there, or is a run of another config.
+        RunError: If it is not there, is a run of another config, or finished without a result.
     """
     run = RunFolder(folder)
     config, manifest = run.read_config(), run.read_manifest()
@@ -89,6 +93,11 @@ def read_outcome(folder: Path, arm: str, seed: int, expected: RunConfig) -> Outc
             f"{seed}. The folder was edited or exchanged: remove it, and the cell is run again."
         )
     result = manifest.get("result") or {}
+    if manifest["status"] == "finished" and not set(METRICS) & set(result):
+        raise RunError(
+            f"{folder}: finished, but no result found in its manifest; expected {METRICS[0]}. The "
+            "folder was edited: remove it, and the cell is run again."
+        )
     return Outcome(
         arm=arm,
         seed=seed,

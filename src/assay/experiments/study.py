@@ -6,7 +6,6 @@ lab/
     records/               what was measured on cells
     studies/NAME/
         study.json         base, arms, seeds, metric, keys: written once, sealed by its hash
-        reported.json      the results of the cells when they were first reported
         report.md ...      a pure function of study.json, the run folders and the records
 """
 
@@ -20,13 +19,13 @@ from assay.config import RunConfig
 from assay.data.config import DataConfig
 from assay.data.prepare import Dataset, prepare
 from assay.errors import ConfigError, RunError
+from assay.experiments.as_ended import check_as_ended
 from assay.experiments.cell import cell_key, code_sha256
 from assay.experiments.compare import Comparison, compare
 from assay.experiments.design import Arm, Design
 from assay.experiments.documents import over_documents
-from assay.experiments.jobs import Jobs
+from assay.experiments.jobs import Jobs, results_in
 from assay.experiments.outcome import METRICS, Outcome, Size, read_outcome
-from assay.experiments.reported import check_as_reported
 from assay.experiments.settled import settled
 from assay.experiments.study_file import ArmRecord, Keys, StudyRecord, read_record, settle_record
 from assay.runs.folder import RunFolder, check_name
@@ -157,14 +156,15 @@ class Study:
         """Return what came of each arm's cells so far; a cell not run yet is `waiting`.
 
         Raises:
-            RunError: If a run folder is one of another config, or its result is not the one that
-                was reported.
+            RunError: If a run folder is one of another config, or its result is not what it
+                came to when it ended.
         """
         found = {
             arm.name: [self._outcome(arm, seed) for seed in self.design.seeds]
             for arm in self.design.arms
         }
-        check_as_reported(self.folder, self.lab, [run for runs in found.values() for run in runs])
+        every = [run for runs in found.values() for run in runs]
+        check_as_ended(self.lab, results_in(self.lab), every)
         return found
 
     def ended_outcomes(self) -> dict[str, list[Outcome]]:

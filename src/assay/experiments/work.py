@@ -4,11 +4,13 @@ Every worker computes on a fixed number of threads, so that the bits of a cell d
 many workers there are.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +19,11 @@ from types import FrameType
 import torch
 
 from assay.config import RunConfig
-from assay.errors import AssayError, DivergedError
+from assay.errors import AssayError, DivergedError, RunError
 from assay.experiments.evidence import Record
-from assay.experiments.jobs import ENDED, Job, Jobs, wait_a_moment
+from assay.experiments.jobs import ENDED, Job, Jobs, State, wait_a_moment
 from assay.experiments.keys import code_of
+from assay.experiments.outcome import Outcome, read_outcome
 from assay.experiments.records import finite, made_here, write_record
 from assay.experiments.tasks import read_task
 from assay.runs.manifest import now
@@ -28,6 +31,8 @@ from assay.runs.run import Run
 from assay.schema import decode
 
 _POLL_S = 0.2
+_RESULTS: dict[str, State] = {"finished": "done", "diverged": "diverged"}
+"""Statuses of a run that no more work changes, and the states of a job they come to."""
 Told = Callable[[list[Job]], None]
 
 
@@ -50,6 +55,9 @@ def run_all(
         told: Called with the jobs as they stand, several times a second.
         stop: Asked as often; if true, each worker saves the run it is at, and the same call later
             goes on from there.
+
+    Raises:
+        RunError: If every worker stopped before the jobs had ended.
     """
     jobs, keys = Jobs(folder), list(keys)
     waiting = sum(job.state not in ENDED for job in jobs.all(keys))
@@ -58,12 +66,13 @@ def run_all(
         context.Process(target=_work, args=(folder, keys, threads, os.getpid()))
         for _ in range(min(workers, waiting))
     ]
+    stopped = False
     try:
         for process in processes:
             process.start()
         while any(process.is_alive() for process in processes):
             told(jobs.all(keys))
-            if stop():
+            if stopped := stop():
                 break
             time.sleep(_POLL_S)
     finally:
@@ -72,13 +81,34 @@ def run_all(
                 process.terminate()
         for process in processes:
             process.join()
-    told(jobs.all(keys))
-    return jobs.all(keys)
+    ended = jobs.all(keys)
+    told(ended)
+    if not (stopped or stop()):
+        _check_all_ended(ended, [process.exitcode for process in processes])
+    return ended
+
+
+def _check_all_ended(jobs: Sequence[Job], statuses: Sequence[int | None]) -> None:
+    left = [job for job in jobs if job.state not in ENDED]
+    if left:
+        raise RunError(
+            f"{len(left)} of {len(jobs)} jobs have not ended, such as {left[0].label}: the workers "
+            f"stopped, with exit status {', '.join(map(str, statuses))}. Mend what they said, or "
+            "where they were killed (-9) give them memory or --workers 1; then give the same "
+            "command again. What is done is kept."
+        )
 
 
 def _work(folder: Path, keys: list[str], threads: int, parent: int) -> None:
     """Be a worker until every job has ended, an interrupt comes, or the parent is gone."""
     torch.set_num_threads(threads)
+    try:
+        _take_jobs(folder, keys, parent)
+    except (AssayError, OSError) as error:
+        sys.exit(f"assay: {error}")
+
+
+def _take_jobs(folder: Path, keys: list[str], parent: int) -> None:
     interrupt = _Interrupt()
     jobs = Jobs(folder)
 
@@ -114,25 +144,25 @@ def run_job(jobs: Jobs, job: Job, *, stop: Callable[[], bool] = lambda: False) -
     """
     began = time.monotonic()
     try:
-        ended = _train(jobs, job, stop) if job.kind == "run" else _do_task(jobs, job)
-        if ended:
+        if job.kind == "task":
+            _do_task(jobs, job)
             jobs.end(job.key, "done", elapsed_s=time.monotonic() - began)
-    except DivergedError as error:
-        jobs.end(job.key, "diverged", elapsed_s=time.monotonic() - began, error=str(error))
+        elif (outcome := _train(jobs, job, stop)).state in _RESULTS:
+            jobs.keep_result(job.key, outcome.result())
+            state, error = _RESULTS[outcome.state], outcome.error
+            jobs.end(job.key, state, elapsed_s=time.monotonic() - began, error=error)
     except (AssayError, OSError, RuntimeError, ValueError, MemoryError) as error:
         jobs.end(job.key, "failed", error=f"{type(error).__name__}: {error}")
 
 
-def _train(jobs: Jobs, job: Job, stop: Callable[[], bool]) -> bool:
-    """Train the run of a job, and return whether it came to its end."""
+def _train(jobs: Jobs, job: Job, stop: Callable[[], bool]) -> Outcome:
+    """Train the run of a job from where it stands, and return what has come of it."""
     run = _run_of(jobs, job)
-    manifest = run.folder.read_manifest()
-    if manifest["status"] == "diverged":  # by a worker that was killed before it could say so
-        raise DivergedError(manifest["error"])
-    if "result" not in manifest:
-        for _ in run.train(stop=stop):
-            pass
-    return "result" in run.folder.read_manifest()
+    if run.folder.read_manifest()["status"] not in _RESULTS:  # else a worker was killed since
+        with contextlib.suppress(DivergedError):  # as its manifest says too
+            for _ in run.train(stop=stop):
+                pass
+    return read_outcome(run.folder.path, job.label, run.config.train.seed, run.config)
 
 
 def _run_of(jobs: Jobs, job: Job) -> Run:
@@ -144,7 +174,7 @@ def _run_of(jobs: Jobs, job: Job) -> Run:
     return Run.create(decode(RunConfig, config.model_dump()), path)
 
 
-def _do_task(jobs: Jobs, job: Job) -> bool:
+def _do_task(jobs: Jobs, job: Job) -> None:
     """Do a task and write its record; where a run it stands on diverged, that is its result."""
     content = json.loads(jobs.content(job.key))
     task = read_task(json.dumps(content["task"]))
@@ -163,4 +193,3 @@ def _do_task(jobs: Jobs, job: Job) -> bool:
         made=made_here(started, time.monotonic() - began),
     )
     write_record(record, jobs.folder)
-    return True

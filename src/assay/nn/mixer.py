@@ -17,6 +17,8 @@ from assay.schema import Config, Size, kind_alone
 from assay.source import Source
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
+QK_NORM_EPS = 1e-6
+"""Of the norms of queries and keys."""
 
 
 class Attention(nn.Module):
@@ -40,8 +42,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(d_model, d_kv, bias=bias)
         self.v_proj = nn.Linear(d_model, d_kv, bias=bias)
         self.out_proj = nn.Linear(d_model, d_model, bias=bias)
-        self.q_norm = RMSNorm(d_head, eps=1e-6) if config.qk_norm else None
-        self.k_norm = RMSNorm(d_head, eps=1e-6) if config.qk_norm else None
+        self.q_norm = RMSNorm(d_head, eps=QK_NORM_EPS) if config.qk_norm else None
+        self.k_norm = RMSNorm(d_head, eps=QK_NORM_EPS) if config.qk_norm else None
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
@@ -100,7 +102,7 @@ class AttentionConfig(Config):
     """G, key and value heads; divides `n_heads`. Null: as many as `n_heads`."""
     window: Size | None = None
     """Tokens a query sees, itself included, in each layer. Null: all before it."""
-    qk_norm: bool = False
+    qk_norm: bool = True
     """Whether queries and keys are RMS-normalised per head before they are turned."""
     dropout: Probability = 0.0
     """Probability with which an attention weight is zeroed in training."""

@@ -152,10 +152,9 @@ class Run:
             self.folder.write_json("manifest.json", manifest)
             try:
                 yield stretch
-                done = stretch.step == self.config.train.steps
-                manifest["status"] = "finished" if done else "interrupted"
-                if done:
-                    manifest["result"] = self._finish(stretch)
+                manifest["status"] = "interrupted"
+                if stretch.step == self.config.train.steps:
+                    manifest |= {"result": self._finish(stretch), "status": "finished"}
             except DivergedError as error:
                 manifest |= {"status": "diverged", "error": str(error)}
                 raise

@@ -147,7 +147,7 @@ class MuonConfig(Config):
     kind: Literal["muon"] = "muon"
     lr: Rate = 4e-3
     """Peak learning rate of the matrices."""
-    momentum: Beta = 0.95
+    momentum: Beta = 0.9
     """Decay of the mean of gradients of the matrices (Nesterov)."""
     adamw_lr: Rate = 4e-3
     """Peak learning rate of everything else."""

@@ -124,7 +124,7 @@ def _drawn(judged: Judged) -> Iterator[tuple[str, bytes]]:
             spec = draw(figure, words.figures[figure.id])
             yield f"figures/{name}.{figure.id}.{language}.svg", svg(spec).encode()
     for table in judged.judgement.tables:
-        rows = cells(table, words_of(name, "en"))
+        rows = cells(table, words_of(name, "en"), interface("en"))
         yield f"tables/{name}.{table.id}.csv", as_csv(rows).encode()
         yield f"tables/{name}.{table.id}.tex", as_latex(rows).encode()
 

@@ -43,11 +43,17 @@ class Interface(Config):
     made: str
     verdicts: dict[str, str]
     sections: dict[str, str]
+    cells: dict[str, str]
+    """Words that stand alone in tables; settings, such as `rope`, are the same in all languages."""
 
     def heading(self, claim: Claim) -> str:
         """Return the article's section that a claim is first made in, with its title."""
         first = claim.section.split(",")[0].strip()
         return f"{first} {self.sections[first]}" if first in self.sections else self.beyond
+
+    def cell(self, text: str) -> str:
+        """Return what stands in a table, in this language where it is a word of it."""
+        return self.cells.get(text) or self.verdicts.get(text) or text
 
 
 class _Both(Config):

@@ -123,7 +123,7 @@ def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]
     for figure in judgement.figures:
         yield from _figure(figure, words, name)
     for table in judgement.tables:
-        yield from _table(table, words, linked)
+        yield from _table(table, words, told, linked)
     if words.discussion:
         yield f"<p><b>{told.discussion}.</b> {inline(words.discussion).format_map(linked)}</p>"
     yield f"<p><b>{told.limits}.</b> {inline(words.limits)}</p>"
@@ -137,13 +137,15 @@ def _figure(figure: Figure, words: ClaimWords, name: str) -> Iterator[str]:
     yield f"<figcaption>{escape(words.figures[figure.id].title)}</figcaption></figure>"
 
 
-def _table(table: Table, words: ClaimWords, linked: dict[str, _Linked]) -> Iterator[str]:
+def _table(
+    table: Table, words: ClaimWords, told: Interface, linked: dict[str, _Linked]
+) -> Iterator[str]:
     named, rows = words.tables[table.id], []
     for row in table.rows:
         texts = [
             (format(linked[cell.id], table.spec.get(column, ".4g")), "n")
             if isinstance(cell, Number)
-            else (escape(cell), "")
+            else (escape(told.cell(cell)), "")
             for column, cell in zip(table.columns, row, strict=True)
         ]
         rows.append("".join(f'<td class="{kind}">{text}</td>' for text, kind in texts))

@@ -35,7 +35,7 @@ def summary_rows(report: Sequence[Judged], language: Language) -> Rows:
     return rows
 
 
-def cells(table: Table, words: ClaimWords) -> Rows:
+def cells(table: Table, words: ClaimWords, told: Interface) -> Rows:
     """Return a table of a claim as text under its headings."""
     named = words.tables[table.id].columns
     head = [named[column] for column in table.columns]
@@ -44,7 +44,7 @@ def cells(table: Table, words: ClaimWords) -> Rows:
         head,
         *(
             [
-                format(cell, spec) if isinstance(cell, Number) else cell
+                format(cell, spec) if isinstance(cell, Number) else told.cell(cell)
                 for cell, spec in zip(row, specs, strict=True)
             ]
             for row in table.rows
@@ -113,7 +113,7 @@ def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]
         yield from [f"![{words.figures[figure.id].title}]({path})", ""]
     for table in judged.judgement.tables:
         yield from [f"*{words.tables[table.id].title}*", ""]
-        yield from [*table_lines(cells(table, words)), ""]
+        yield from [*table_lines(cells(table, words, told)), ""]
     if words.discussion:
         text = words.discussion.format_map(judged.numbers)
         yield from [f"**{told.discussion}.** {text}", ""]

@@ -27,7 +27,7 @@ def verify_study(
         cheap: Whether only the quickest run of each number is run again.
 
     Raises:
-        RunError: If a run has not ended, or was edited since it was reported.
+        RunError: If a run has not ended, or was edited since it ended.
         ConfigError: If there is no arm of this name.
     """
     arms = {
