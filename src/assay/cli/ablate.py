@@ -1,6 +1,5 @@
 """`assay ablate`: one or more fields at several values, under several seeds, with intervals."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from assay.cli.ablate_fields import apart, name_of, values_of
 from assay.cli.ablate_plan import tell_made, tell_plan, tell_visible
 from assay.cli.ablate_run import conclude, keep_documents, run
 from assay.cli.arguments import Preset, build_config, tell_apart
-from assay.cli.gathering import Lab, Workers, budget_of, check_installed
+from assay.cli.gathering import Lab, Together, Workers, budget_of, check_installed, processes
 from assay.cli.progress import preparing, words
 from assay.errors import ConfigError
 
@@ -94,6 +93,7 @@ def ablate(
     mix_code: MixCode = False,
     noise: Noise = _ASSUMED_NOISE,
     workers: Workers = None,
+    together: Together = None,
     plan_only: PlanOnly = False,
     lab: Lab = Path("lab"),
 ) -> None:
@@ -119,9 +119,9 @@ def ablate(
     from assay.experiments.design import Design, grid
 
     _check_numbers(noise, until_width)
-    first = config.train.seed
-    design = Design(config, grid(several), range(first, first + seeds))
-    bench = _Bench(lab, name or name_of(several), metric, delta, mix_code, workers, plan_only)
+    design = Design(config, grid(several), _seeds_of(config, seeds))
+    crew = processes(workers), together
+    bench = _Bench(lab, name or name_of(several), metric, delta, mix_code, crew, plan_only)
     design = _matched(design, match, match_by)
     design = _tuned(bench, design, tune, tune_seeds)
     design = _widened(bench, design, until_width, most_seeds)
@@ -145,7 +145,7 @@ class _Bench:
     metric: str
     delta: float | None
     mix_code: bool
-    workers: int | None
+    crew: tuple[int, int | None]
     plan_only: bool
 
     def planned(self, name: str, design: "Design") -> "Study":
@@ -156,16 +156,16 @@ class _Bench:
             study = Study.planned(self.lab, name, design, metric=self.metric, delta=self.delta)
         if not self.plan_only:
             study = study.written(mix_code=self.mix_code)
-        tell_plan(study, self._n_workers)
+        tell_plan(study, self.crew[0])
         return study
 
     def run(self, study: "Study") -> int:
         """Run it, unless only a plan is wanted; return how many runs failed."""
-        return 0 if self.plan_only else run(study, self._n_workers)
+        return 0 if self.plan_only else run(study, *self.crew)
 
-    @property
-    def _n_workers(self) -> int:
-        return self.workers or os.cpu_count() or 1
+
+def _seeds_of(config: "RunConfig", n: int) -> range:
+    return range(config.train.seed, config.train.seed + n)
 
 
 def _start(budget: str | None) -> "RunConfig | None":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from assay.experiments.study import Study
 
 
-def run(study: "Study", workers: int) -> int:
+def run(study: "Study", workers: int, together: int | None) -> int:
     """Run what has not ended; return how many runs failed. An interrupt ends the process."""
     from assay.experiments.jobs import Jobs
     from assay.experiments.work import run_all
@@ -21,7 +21,14 @@ def run(study: "Study", workers: int) -> int:
     jobs = Jobs(study.lab)
     study.enlist(jobs)
     with Interrupts() as interrupts, Stages() as told:
-        ended = run_all(study.lab, study.cells(), workers=workers, told=told, stop=interrupts.noted)
+        ended = run_all(
+            study.lab,
+            study.cells(),
+            workers=workers,
+            together=together,
+            told=told,
+            stop=interrupts.noted,
+        )
     if interrupts.noted():
         words.print("Saved. The same command goes on.")
         sys.exit(interrupts.status)

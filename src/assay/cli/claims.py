@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.gathering import BudgetName, Lab, Out, Workers, budget_of, check_installed, gather
+from assay.cli.gathering import (
+    BudgetName,
+    Lab,
+    Out,
+    Together,
+    Workers,
+    budget_of,
+    check_installed,
+    gather,
+)
 from assay.cli.progress import words
 from assay.errors import ConfigError
 
@@ -39,6 +48,7 @@ def run(
     names: Annotated[list[str], typer.Argument(metavar="CLAIM...", show_default=False)],
     budget: BudgetName = "quick",
     workers: Workers = None,
+    together: Together = None,
     out: Out = None,
     lab: Lab = Path("lab"),
 ) -> None:
@@ -53,7 +63,7 @@ def run(
     size = budget_of(budget)
     from assay.experiments.paper.folder import write_report
 
-    evidence = gather(chosen, size, lab, workers)
+    evidence = gather(chosen, size, lab, workers, together)
     folder = out or lab / "claims" / f"{'-'.join(claim.id for claim in chosen)[:80]}.{size}"
     for judged in write_report(folder, chosen, size, evidence):
         tell(judged)

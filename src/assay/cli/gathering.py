@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from assay.experiments.claim import Budget, Claim
     from assay.experiments.evidence import Evidence
     from assay.experiments.jobs import Job
+    from assay.experiments.laboratory import Laboratory
 
 _LINE_S = 30.0  # between two lines where there is no terminal
 _FEW = 30  # jobs of a stage that are told one by one
@@ -34,7 +35,13 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", file_okay=False, help="The report's folder; else in the lab."),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; else one a core.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes; else one a core, or one for a GPU.")
+]
+Together = Annotated[
+    int | None,
+    typer.Option(min=1, help="Runs a process trains at once; else 1, on a GPU what is fastest."),
+]
 
 
 def check_installed(command: str) -> None:
@@ -65,20 +72,42 @@ def budget_of(name: str) -> "Budget":
     raise ConfigError(f"--budget: {name!r} found; expected one of: {', '.join(BUDGETS)}.")
 
 
+def processes(workers: int | None) -> int:
+    """Return how many workers there are to be: as told, else one a core, or one for a GPU."""
+    import torch
+
+    return workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+
+
+def laboratory(
+    folder: Path, workers: int | None, together: int | None, told: "Stages", interrupts: Interrupts
+) -> "Laboratory":
+    """Return a laboratory that shows where the work stands, and stops when interrupted."""
+    from assay.experiments.laboratory import Laboratory
+
+    return Laboratory(
+        folder,
+        workers=processes(workers),
+        together=together,
+        told=told,
+        stop=interrupts.noted,
+    )
+
+
 def gather(
-    claims: "Sequence[Claim]", budget: "Budget", lab: Path, workers: int | None
+    claims: "Sequence[Claim]",
+    budget: "Budget",
+    lab: Path,
+    workers: int | None,
+    together: int | None,
 ) -> "Evidence":
     """Do what the claims ask for; an interrupt saves what is under way and ends the process.
 
     Raises:
         RunError: If a task failed.
     """
-    from assay.experiments.laboratory import Laboratory
-
-    n_workers = workers or os.cpu_count() or 1
     with Interrupts() as interrupts, Stages() as told:
-        laboratory = Laboratory(lab, workers=n_workers, told=told, stop=interrupts.noted)
-        found = laboratory.gather(claims, budget)
+        found = laboratory(lab, workers, together, told, interrupts).gather(claims, budget)
     if interrupts.noted():
         words.print("Saved. The same command goes on.")
         sys.exit(interrupts.status)

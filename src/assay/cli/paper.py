@@ -5,12 +5,22 @@ from pathlib import Path
 import typer
 
 from assay.cli.claims import tell
-from assay.cli.gathering import BudgetName, Lab, Out, Workers, budget_of, check_installed, gather
+from assay.cli.gathering import (
+    BudgetName,
+    Lab,
+    Out,
+    Together,
+    Workers,
+    budget_of,
+    check_installed,
+    gather,
+)
 
 
 def paper(
     budget: BudgetName = "quick",
     workers: Workers = None,
+    together: Together = None,
     out: Out = None,
     lab: Lab = Path("lab"),
 ) -> None:
@@ -29,7 +39,7 @@ def paper(
     from assay.experiments.claims import CLAIMS
     from assay.experiments.paper.folder import write_report
 
-    evidence = gather(CLAIMS, size, lab, workers)
+    evidence = gather(CLAIMS, size, lab, workers, together)
     folder = out or lab / f"paper.{size}"
     for judged in write_report(folder, CLAIMS, size, evidence):
         tell(judged)

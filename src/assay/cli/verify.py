@@ -1,7 +1,6 @@
 """`assay verify`: run the numbers of a report again."""
 
 import json
-import os
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.gathering import Stages, Workers, check_installed
+from assay.cli.gathering import Stages, Together, Workers, check_installed, laboratory
 from assay.cli.progress import words
 from assay.cli.signals import Interrupts
 
@@ -30,6 +29,7 @@ def verify(
         bool, typer.Option("--cheap", help="Run only the quickest task of each number again.")
     ] = False,
     workers: Workers = None,
+    together: Together = None,
     keep: Annotated[
         Path | None, typer.Option(help="A folder for the runs; else they are removed.")
     ] = None,
@@ -48,22 +48,20 @@ def verify(
     assay verify lab/studies/norm --cheap
     """  # noqa: D301
     check_installed("verify")
-    from assay.experiments.laboratory import Laboratory
     from assay.experiments.paper.verify import verify as run_again
     from assay.experiments.paper.verify_study import verify_study
     from assay.experiments.study import Study
 
     folder, _, name = report.partition("#")
-    n_workers = workers or os.cpu_count() or 1
     scratch = tempfile.TemporaryDirectory(prefix="assay-verify-") if keep is None else None
     with Interrupts() as interrupts, Stages() as told, scratch or nullcontext(str(keep)) as place:
-        laboratory = Laboratory(Path(place), workers=n_workers, told=told, stop=interrupts.noted)
+        scratch_lab = laboratory(Path(place), workers, together, told, interrupts)
         path = Path(folder)
         if (path / "study.json").is_file():
             study = Study.open(path.parent.parent, path.name)
-            found = verify_study(study, name, laboratory, cheap=cheap)
+            found = verify_study(study, name, scratch_lab, cheap=cheap)
         else:
-            found = run_again(path, name, laboratory, cheap=cheap)
+            found = run_again(path, name, scratch_lab, cheap=cheap)
     for each in found:
         typer.echo(_line(each, as_json=as_json))
     came_back = sum(

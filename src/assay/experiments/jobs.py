@@ -150,6 +150,18 @@ class Jobs:
                 return
         yield None
 
+    @contextlib.contextmanager
+    def several_claimed(self, keys: list[str], *, most: int) -> Iterator[list[Job]]:
+        """Take up to `most` jobs nobody works on, and hold them."""
+        taken: list[Job] = []
+        with contextlib.ExitStack() as held:
+            while len(taken) < most:
+                left = [key for key in keys if key not in {job.key for job in taken}]
+                if (job := held.enter_context(self.claimed(left))) is None:
+                    break
+                taken.append(job)
+            yield taken
+
     def end(self, key: str, state: State, *, elapsed_s: float = 0.0, error: str = "") -> None:
         """Write down how a job ended."""
         self._set(key, state, elapsed_s, error)

@@ -42,6 +42,7 @@ class Laboratory:
         folder: Path,
         *,
         workers: int = 1,
+        together: int | None = None,
         told: Told = lambda jobs: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -50,11 +51,13 @@ class Laboratory:
         Args:
             folder: Of its files.
             workers: Processes of one thread each.
+            together: As in `run_all`.
             told: As in `run_all`.
             stop: As in `run_all`.
         """
         self.folder = folder
-        self._workers, self._told, self._stop = workers, told, stop
+        self._workers, self._together = workers, together
+        self._told, self._stop = told, stop
         self._keys = Keys()
 
     def key(self, task: Task) -> str:
@@ -94,7 +97,12 @@ class Laboratory:
         ):
             if keys and not self._stop():
                 ended = run_all(
-                    self.folder, keys, workers=processes, told=self._told, stop=self._stop
+                    self.folder,
+                    keys,
+                    workers=processes,
+                    together=self._together,
+                    told=self._told,
+                    stop=self._stop,
                 )
                 _check_none_failed(ended)
 

@@ -1,14 +1,12 @@
 """Workers: processes that take cells from the table of jobs and run them, one after another.
 
-Every worker computes on a fixed number of threads, so that the bits of a cell do not depend on how
-many workers there are.
+Every worker computes on one thread, so that the bits of a cell do not depend on how many workers
+there are. They do depend on its company, if it has any, and its manifest says so.
 """
 
-import contextlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import time
@@ -18,21 +16,28 @@ from types import FrameType
 
 import torch
 
-from assay.config import RunConfig
-from assay.errors import AssayError, DivergedError, RunError
+from assay.errors import AssayError, RunError
+from assay.experiments.company import Company
 from assay.experiments.evidence import Record
-from assay.experiments.jobs import ENDED, Job, Jobs, State, wait_a_moment
+from assay.experiments.jobs import ENDED, Job, Jobs, wait_a_moment
 from assay.experiments.keys import code_of
-from assay.experiments.outcome import Outcome, read_outcome
+from assay.experiments.outcome import Outcome
 from assay.experiments.records import finite, made_here, write_record
 from assay.experiments.tasks import read_task
+from assay.experiments.trainings import (
+    RESULTS,
+    has_results,
+    is_stacked,
+    run_of,
+    train_alone,
+    train_together,
+)
 from assay.runs.manifest import now
 from assay.runs.run import Run
-from assay.schema import decode
 
 _POLL_S = 0.2
-_RESULTS: dict[str, State] = {"finished": "done", "diverged": "diverged"}
-"""Statuses of a run that no more work changes, and the states of a job they come to."""
+_THREADS = 1
+_FAILURES = (AssayError, OSError, RuntimeError, ValueError, MemoryError)
 Told = Callable[[list[Job]], None]
 
 
@@ -41,7 +46,7 @@ def run_all(
     keys: Sequence[str],
     *,
     workers: int,
-    threads: int = 1,
+    together: int | None = None,
     told: Told = lambda jobs: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Job]:
@@ -50,8 +55,9 @@ def run_all(
     Args:
         folder: Of the table of jobs.
         keys: In the order in which they are to be taken.
-        workers: Processes.
-        threads: Of each.
+        workers: Processes of one thread each.
+        together: Trainings that a process does at once, as replicas, where they differ in seeds,
+            first weights and rates alone; None stands for as many as are fastest here.
         told: Called with the jobs as they stand, several times a second.
         stop: Asked as often; if true, each worker saves the run it is at, and the same call later
             goes on from there.
@@ -63,7 +69,7 @@ def run_all(
     waiting = sum(job.state not in ENDED for job in jobs.all(keys))
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_work, args=(folder, keys, threads, os.getpid()))
+        context.Process(target=_work, args=(folder, keys, os.getpid(), together))
         for _ in range(min(workers, waiting))
     ]
     stopped = False
@@ -99,18 +105,18 @@ def _check_all_ended(jobs: Sequence[Job], statuses: Sequence[int | None]) -> Non
         )
 
 
-def _work(folder: Path, keys: list[str], threads: int, parent: int) -> None:
+def _work(folder: Path, keys: list[str], parent: int, together: int | None) -> None:
     """Be a worker until every job has ended, an interrupt comes, or the parent is gone."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(_THREADS)
     try:
-        _take_jobs(folder, keys, parent)
+        _take_jobs(folder, keys, parent, together)
     except (AssayError, OSError) as error:
         sys.exit(f"assay: {error}")
 
 
-def _take_jobs(folder: Path, keys: list[str], parent: int) -> None:
+def _take_jobs(folder: Path, keys: list[str], parent: int, together: int | None) -> None:
     interrupt = _Interrupt()
-    jobs = Jobs(folder)
+    jobs, company = Jobs(folder), Company(together)
 
     def stop() -> bool:
         return interrupt.came or os.getppid() != parent
@@ -118,7 +124,8 @@ def _take_jobs(folder: Path, keys: list[str], parent: int) -> None:
     while not stop():
         with jobs.claimed(keys) as job:
             if job is not None:
-                run_job(jobs, job, stop=stop)
+                with company.of(jobs, job, keys) as others:
+                    run_jobs(jobs, [job, *others], stop=stop)
         if job is None:
             if all(job.state in ENDED for job in jobs.all(keys)):
                 return
@@ -137,6 +144,30 @@ class _Interrupt:
         self.came = True
 
 
+def run_jobs(jobs: Jobs, group: Sequence[Job], *, stop: Callable[[], bool] = lambda: False) -> None:
+    """Do what this process holds: one job, or several trainings at once, each as `run_job` does.
+
+    What fails in company is tried alone, unless that would throw steps away.
+    """
+    if len(group) == 1:
+        run_job(jobs, group[0], stop=stop)
+        return
+    began = time.monotonic()
+    try:
+        outcomes = train_together(jobs, group, stop)
+    except _FAILURES as error:
+        for job in group:
+            run = run_of(jobs, job)
+            if is_stacked(run) and not has_results(run):
+                jobs.end(job.key, "failed", error=_said(error))
+            else:
+                run_job(jobs, job, stop=stop)
+        return
+    share = (time.monotonic() - began) / len(group)
+    for job, outcome in zip(group, outcomes, strict=True):
+        _end_training(jobs, job, outcome, elapsed_s=share)
+
+
 def run_job(jobs: Jobs, job: Job, *, stop: Callable[[], bool] = lambda: False) -> None:
     """Do one job that this process holds, from wherever it stands, and write down how it ended.
 
@@ -147,31 +178,22 @@ def run_job(jobs: Jobs, job: Job, *, stop: Callable[[], bool] = lambda: False) -
         if job.kind == "task":
             _do_task(jobs, job)
             jobs.end(job.key, "done", elapsed_s=time.monotonic() - began)
-        elif (outcome := _train(jobs, job, stop)).state in _RESULTS:
-            jobs.keep_result(job.key, outcome.result())
-            state, error = _RESULTS[outcome.state], outcome.error
-            jobs.end(job.key, state, elapsed_s=time.monotonic() - began, error=error)
-    except (AssayError, OSError, RuntimeError, ValueError, MemoryError) as error:
-        jobs.end(job.key, "failed", error=f"{type(error).__name__}: {error}")
+        else:
+            outcome = train_alone(jobs, job, stop)
+            _end_training(jobs, job, outcome, elapsed_s=time.monotonic() - began)
+    except _FAILURES as error:
+        jobs.end(job.key, "failed", error=_said(error))
 
 
-def _train(jobs: Jobs, job: Job, stop: Callable[[], bool]) -> Outcome:
-    """Train the run of a job from where it stands, and return what has come of it."""
-    run = _run_of(jobs, job)
-    if run.folder.read_manifest()["status"] not in _RESULTS:  # else a worker was killed since
-        with contextlib.suppress(DivergedError):  # as its manifest says too
-            for _ in run.train(stop=stop):
-                pass
-    return read_outcome(run.folder.path, job.label, run.config.train.seed, run.config)
+def _end_training(jobs: Jobs, job: Job, outcome: Outcome, *, elapsed_s: float) -> None:
+    """Write down what came of a training, unless it is to go on."""
+    if outcome.state in RESULTS:
+        jobs.keep_result(job.key, outcome.result())
+        jobs.end(job.key, RESULTS[outcome.state], elapsed_s=elapsed_s, error=outcome.error)
 
 
-def _run_of(jobs: Jobs, job: Job) -> Run:
-    path = jobs.cells / job.key
-    if (path / "config.json").is_file():
-        return Run.open(path)
-    shutil.rmtree(path, ignore_errors=True)  # a worker was killed while it made the folder
-    config = RunConfig.model_validate_json(jobs.content(job.key))
-    return Run.create(decode(RunConfig, config.model_dump()), path)
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _do_task(jobs: Jobs, job: Job) -> None:

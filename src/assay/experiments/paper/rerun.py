@@ -16,7 +16,7 @@ Answer = Literal[
     "reproduced bit for bit", "within the interval", "not reproduced", "cannot be run here"
 ]
 _CLOCKS = {"train_s"}  # values that no run repeats
-_FACTS = ("device_name", "device", "threads", "cpu_capability", "torch", "platform")
+_FACTS = ("device_name", "device", "threads", "cpu_capability", "torch", "platform", "replicas")
 
 
 @dataclass(frozen=True, slots=True)
