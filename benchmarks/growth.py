@@ -1,9 +1,10 @@
-"""How the cost of a training step grows with T, L, D and the batch, beside the closed form.
+"""How the cost of a training step grows with T, L, D, batch and replicas, beside the closed form.
 
-    python benchmarks/growth.py              all four sweeps
+    python benchmarks/growth.py              all five sweeps
     python benchmarks/growth.py --sweep T    one of them
 
-One size changes at a time around L4 D256 H4 T256 V512, batch 4; every point runs in a process of
+One size changes at a time around L4 D256 H4 T256 V512, batch 4; replicas are of the shape *cpu*,
+and a step is one of each, taken together by `engine.replicas`. Every point runs in a process of
 its own, which gives the median of its steps and its peak of memory. Time is fitted by least squares
 with the terms that the closed form of `assay.count` has in that size, and each coefficient is set
 beside what the closed form gives at the measured rate of matrix products. The results go to
@@ -13,7 +14,7 @@ benchmarks/results/growth.json.
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,13 @@ import results
 from apart import measured_apart, peak_bytes
 from asked import answered
 from assay.engine.device import matmul_rate, settle
+from assay.engine.replicas import Member, train_together
 from assay.nn.model import GPT
 from assay.train.config import TrainConfig
-from assay.train.loop import train
+from assay.train.loop import StepReport, train
 from assay.train.optim import AdamWConfig
 from entrants import default_config, step_flops
-from shapes import Shape
+from shapes import CPU, Shape
 from turns import tell
 
 CENTRE = Shape("growth", 4, 256, 4, 256, 512, 4)
@@ -38,25 +40,43 @@ SWEEPS: dict[str, tuple[str, tuple[int, ...], int]] = {  # field, values, degree
     "D": ("d_model", (64, 128, 256, 384, 512, 768), 2),
     "B": ("batch_size", (1, 2, 4, 8, 12, 16), 1),
 }
+REPLICAS = (1, 2, 4, 8, 16, 32)
 _SPENT_S, _FEWEST, _MOST = 1.5, 3, 40
 
 
-def point(shape: Shape) -> dict[str, float]:
+def point(shape: Shape, replicas: int = 1) -> dict[str, float]:
     """Return the median seconds of a step and the bytes it adds to the process at its peak."""
+    before = peak_bytes()
+    members = [_member(shape, seed) for seed in range(replicas)]
+    steps = _alone(members[0]) if replicas == 1 else _together(members)
+    next(steps)
+    elapsed: list[float] = []
+    end = time.perf_counter() + _SPENT_S
+    while len(elapsed) < _FEWEST or (time.perf_counter() < end and len(elapsed) < _MOST):
+        elapsed.append(next(steps))
+    return {"step_s": statistics.median(elapsed), "added_bytes": float(peak_bytes() - before)}
+
+
+def _member(shape: Shape, seed: int) -> Member:
     config = TrainConfig(
         steps=_MOST + 1, batch_size=shape.batch_size, device="cpu", precision="fp32"
     )
     plan = settle(config)
-    before = peak_bytes()
-    model = GPT.create(default_config(shape))
+    model = GPT.create(default_config(shape), seed=seed)
     plan.prepare(model)
-    reports = train(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
-    next(reports)
-    elapsed: list[float] = []
-    end = time.perf_counter() + _SPENT_S
-    while len(elapsed) < _FEWEST or (time.perf_counter() < end and len(elapsed) < _MOST):
-        elapsed.append(next(reports).elapsed_s)
-    return {"step_s": statistics.median(elapsed), "added_bytes": float(peak_bytes() - before)}
+    return Member(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
+
+
+def _alone(member: Member) -> Iterator[float]:
+    """Yield the seconds of each step."""
+    for report in train(member.model, member.batch_at, member.optimizers, member.plan):
+        yield report.elapsed_s
+
+
+def _together(members: Sequence[Member]) -> Iterator[float]:
+    """Yield the seconds of each step of all: a report has its replica's share."""
+    for outcomes in train_together(members):
+        yield sum(report.elapsed_s for report in outcomes if isinstance(report, StepReport))
 
 
 def sweep(letter: str, rate: float) -> dict[str, Any]:
@@ -64,20 +84,38 @@ def sweep(letter: str, rate: float) -> dict[str, Any]:
     field, values, degree = SWEEPS[letter]
     shapes = [Shape(**CENTRE.as_dict() | {field: value}) for value in values]
     points = [measured_apart(point, shape) for shape in shapes]
+    closed = [step_flops(default_config(shape), shape) / rate for shape in shapes]
+    return _fitted(letter, field, values, points, closed, degree)
+
+
+def sweep_replicas(rate: float) -> dict[str, Any]:
+    """Measure steps of 1, 2, 4, ... models of the shape *cpu* and fit them; 1 goes unstacked."""
+    points = [measured_apart(point, CPU, replicas) for replicas in REPLICAS]
+    once = step_flops(default_config(CPU), CPU) / rate
+    return _fitted("R", "replicas", REPLICAS, points, [n * once for n in REPLICAS], degree=1)
+
+
+def _fitted(
+    letter: str,
+    field: str,
+    values: Sequence[int],
+    points: Sequence[dict[str, float]],
+    closed: Sequence[float],
+    degree: int,
+) -> dict[str, Any]:
     for value, found in zip(values, points, strict=True):
         ms, mb = found["step_s"] * 1e3, found["added_bytes"] / 1e6
         tell(f"{letter} = {value}: {ms:.1f} ms, {mb:.0f} MB")
-    seconds = [found["step_s"] for found in points]
-    closed = [step_flops(default_config(shape), shape) / rate for shape in shapes]
+    seconds, added = ([found[what] for found in points] for what in ("step_s", "added_bytes"))
     return {
         "field": field,
         "values": list(values),
         "step_s": seconds,
-        "closed_form_s": closed,
-        "added_bytes": [found["added_bytes"] for found in points],
+        "closed_form_s": list(closed),
+        "added_bytes": added,
         "fit_s": fit(values, seconds, degree),
         "closed_form_fit_s": fit(values, closed, degree),
-        "fit_bytes": fit(values, [found["added_bytes"] for found in points], degree),
+        "fit_bytes": fit(values, added, degree),
     }
 
 
@@ -95,10 +133,14 @@ def fit(values: Sequence[int], costs: Sequence[float], degree: int) -> list[floa
 def main() -> None:
     """Measure the sweeps asked for, beside those kept."""
     ask = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    ask.add_argument("--sweep", nargs="+", choices=SWEEPS, default=list(SWEEPS))
+    letters = [*SWEEPS, "R"]
+    ask.add_argument("--sweep", nargs="+", choices=letters, default=letters)
     asked = ask.parse_args()
     rate = measured_apart(_rate)
-    measured = {letter: sweep(letter, rate) for letter in asked.sweep}
+    measured = {
+        letter: sweep_replicas(rate) if letter == "R" else sweep(letter, rate)
+        for letter in asked.sweep
+    }
     kept = results.kept_here("growth").get("sweeps", {})
     found = {"shape": CENTRE.as_dict(), "matmul_flops_per_s": rate, "sweeps": kept | measured}
     results.keep("growth", found)

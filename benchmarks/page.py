@@ -23,6 +23,7 @@ _TERMS = {  # of the closed form, by power
     "L": ("1", "L"),
     "D": ("1", "D", "D²"),
     "B": ("1", "B"),
+    "R": ("1", "R"),
 }
 _HEAD = """# Performance
 
@@ -53,8 +54,8 @@ article's code stays as it is printed. *Of the limit*: FLOPs of the matrix produ
 mask leaves, forward and backward, over those that large products reach in that time, in the faster
 precision. *assay ×*: tokens per second of assay with GPT-2's architecture (beside nanoGPT's style:
 with its architecture, without biases and with the exact GELU) over those of the row. litgpt has
-rotary positions in place of a table; assay's default architecture has rotary positions, RMSNorm
-and a gated MLP."""
+rotary positions in place of a table; assay's default architecture has rotary positions, RMSNorm,
+normalised queries and keys and a gated MLP."""
 _ABOUT_DECODING = """\
 GPT-2 small with random weights, greedy, a prompt of 128 tokens. assay and llama.cpp hold Hugging
 Face's weights (llama.cpp in a GGUF file without a vocabulary); *same tokens* is the share of the
@@ -65,7 +66,8 @@ _ABOUT_MEMORY = """\
 The most that the process held over two steps, each entrant in a process of its own.
 """
 _ABOUT_GROWTH = """\
-The default architecture, fp32, eager, fused kernel, AdamW; a process for every point. Time is
+The default architecture, fp32, eager, fused kernel, AdamW; a process for every point. R is the
+number of replicas of the shape *cpu* trained together, and a step is one of each. Time is
 fitted by least squares of the relative error with the terms that the closed form
 ([counting](counting.md)) has in that size; the closed form is taken at the rate of large products.
 Where fitted exceeds closed, time goes to what is no matrix product, or to small ones."""
@@ -191,6 +193,8 @@ def _growth() -> Iterator[str]:
     yield "|---|---|---:|---:|---:|---:|"
     for letter, sweep in found["sweeps"].items():
         yield from _growth_rows(letter, sweep)
+    if "R" in found["sweeps"]:
+        yield _replicas(found["sweeps"]["R"])
     yield "\n![Time and memory of a training step](figures/growth.svg)\n"
     yield _where(found)
 
@@ -212,6 +216,13 @@ def _growth_rows(letter: str, sweep: Mapping[str, Any]) -> Iterator[str]:
         what = f"{letter} from {low} to {high}" if power == 0 else ""
         at = "constant" if term == "1" else f"{term}, at {letter} = {high}"
         yield f"| {what} | {at} | {ms:,.1f} | {ideal:,.1f} | {ratio} | {mb:,.0f} |"
+
+
+def _replicas(sweep: Mapping[str, Any]) -> str:
+    """Tell what several models together cost in steps of one by itself."""
+    one, *steps = sweep["step_s"]
+    costs = (f"{n}: {step / one:.1f}" for n, step in zip(sweep["values"][1:], steps, strict=True))
+    return f"\nSteps of one model that a step of R replicas takes, {', '.join(costs)}."
 
 
 def _sizes(shape: Shape) -> str:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apart import measured_apart
-from growth import fit
+from growth import fit, point
+from shapes import Shape
 
 coefficient = st.floats(0.1, 10)
 
@@ -31,3 +32,9 @@ def test_work_done_apart_returns_and_tells_why_it_failed():
     assert measured_apart(math.factorial, 5) == 120
     with pytest.raises(RuntimeError, match="ValueError"):
         measured_apart(math.factorial, -1)
+
+
+def test_a_step_of_replicas_is_timed_as_one_of_a_model_by_itself_is():
+    small = Shape("small", 1, 16, 2, 8, 17, 2)
+    for replicas in (1, 3):
+        assert 0 < point(small, replicas)["step_s"] < 10
