@@ -98,6 +98,9 @@ def _decoding_panels() -> Iterator[Panel]:
             yield Panel(f"decoding GPT-2 small, {rows} row{'s' * (rows > 1)}", speeds, None)
 
 
+_UNITS = {"T": "tokens", "L": "layers", "D": "channels", "B": "rows", "R": "replicas"}
+
+
 def draw_growth(path: Path) -> None:
     """Draw time and memory of a training step against each size."""
     found = results.read("growth")
@@ -110,10 +113,11 @@ def draw_growth(path: Path) -> None:
         for column, (letter, sweep) in enumerate(sweeps.items()):
             _draw_time(axes[0, column], sweep)
             _draw_memory(axes[1, column], sweep)
-            axes[1, column].set_xlabel(letter)
+            axes[1, column].set_xlabel(f"{letter}, {_UNITS[letter]}")
         axes[0, 0].set_ylabel("step, ms")
         axes[1, 0].set_ylabel("memory, MB")
-        axes[0, 0].legend(frameon=False, fontsize=6)
+        lines = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside upper center", ncols=3, frameon=False)
         figure.savefig(path, metadata={"Date": None})
 
 
