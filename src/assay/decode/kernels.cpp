@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -34,6 +35,22 @@ constexpr int kLanes = 4, kTileRows = 6, kPairRows = 8;
 constexpr int kLanes = 4, kTileRows = 2, kPairRows = 4;
 #endif
 constexpr int kTileEntries = 4, kStreamRows = 8, kFewEntries = 16;
+
+// Memory that begins where a line of the cache does: a vector that lies across two lines costs two
+// loads, and what the system hands out begins 16 bytes after a line.
+template <typename T>
+struct OnLines {
+  typedef T value_type;
+  static constexpr std::align_val_t kLine{64};
+  OnLines() = default;
+  template <typename U>
+  OnLines(const OnLines<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
+  void deallocate(T* at, size_t) { ::operator delete(at, kLine); }
+  bool operator==(const OnLines&) const { return true; }
+  bool operator!=(const OnLines&) const { return false; }
+};
+typedef std::vector<float, OnLines<float>> Floats;
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
@@ -309,7 +326,7 @@ void strips(const Matrix& m, const float* x, int count, const Target& to, int fi
   const T* weight = static_cast<const T*>(m.weight);
   const bool widen = sizeof(T) < 4 && count > 2 * kTileEntries;
   const int strip = count <= kTileEntries ? last - first : kTileRows;
-  std::vector<float> wide(widen ? strip * n_in : 0);
+  Floats wide(widen ? strip * n_in : 0);
   for (int row = first; row < last; row += strip) {
     const int end = row + strip < last ? row + strip : last;
     const T* from = weight + row * n_in;
@@ -470,7 +487,7 @@ void attend(const Program& p, const Layer& layer, const float* query, int row, i
 // --- the pass
 
 struct Scratch {
-  std::vector<float> normed, also, q, k, v, mixed, gate, up, scores;
+  Floats normed, also, q, k, v, mixed, gate, up, scores;
   Scratch(const Program& p, int n)
       : normed(size(n, p.d_model)), also(size(n, p.d_model)), q(size(n, p.n_heads * p.d_head)),
         k(size(n, p.n_groups * p.d_head)), v(size(n, p.n_groups * p.d_head)),
