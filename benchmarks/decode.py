@@ -22,11 +22,11 @@ from typing import get_args
 import torch
 
 from assay import presets
-from assay.decode.build import kernels, read_rate
 from assay.decode.program import Feed, Program
 from assay.decode.weights import Weights
 from assay.generate import GenerateOptions, generate
 from assay.hf.llama2c import load_llama2c
+from assay.native.build import kernels, read_rate
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig, sample
 

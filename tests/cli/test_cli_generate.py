@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from small_run import SMALL
 
-from assay.decode.build import kernels
+from assay.native.build import kernels
 
 
 def test_the_prompt_comes_first_and_a_seed_repeats(assay, trained):

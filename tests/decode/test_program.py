@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shaken import CONFIGS, LENGTH, VOCAB, label, model_of, small
 
-from assay.decode.describe import unsupported
 from assay.decode.program import MAX_ENTRIES, Feed, Program
 from assay.decode.weights import rounded
+from assay.native.kinds import unsupported
 
 TOKENS = torch.randint(VOCAB, (LENGTH,), generator=torch.Generator().manual_seed(3)).tolist()
 KINDS = pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])

@@ -9,10 +9,12 @@ import torch
 
 from assay.config import RunConfig
 from assay.engine import tune as tuning
-from assay.engine.device import settle
+from assay.engine.device import describe_machine, settle
 from assay.engine.tune import Trial, as_it_began, tune
+from assay.errors import ConfigError
 from assay.schema import decode
 from assay.train.config import TrainConfig
+from assay.train.kernels import why_not
 
 LONG = {"steps": 10**9}
 COMPILING_TRIED = Path(__file__).with_name("compiling_tried.py")
@@ -41,13 +43,44 @@ def test_a_short_run_is_not_timed(tmp_path):
 
 def test_a_long_run_times_every_kernel_that_may_be_chosen(tmp_path):
     plan, trials = tuned(config_of(**LONG, compile="off", precision="fp32"), tmp_path)
-    assert [(t.precision, t.attention, t.compiled) for t in trials] == [
-        ("fp32", "fused", False),
-        ("fp32", "blocks", False),
-    ]
+    ways = [(t.precision, t.attention, t.compiled, t.native) for t in trials]
+    assert ways[:2] == [("fp32", "fused", False, False), ("fp32", "blocks", False, False)]
+    there = why_not(config_of().model, plan.config, plan.device) is None
+    assert ways[2:] == [("fp32", "fused", False, True)] * there
     assert all(trial.step_s > 0 for trial in trials)
     assert plan.attention in {"fused", "blocks"}
     assert not plan.autocast
+
+
+def test_the_kernels_are_taken_where_they_are_faster(tmp_path):
+    config = config_of(**LONG, precision="fp32", compile="off")
+    if why_not(config.model, config.train, torch.device("cpu")) is not None:
+        pytest.skip("no kernels here")
+    tuned(config, tmp_path)
+    (path,) = kept_in(tmp_path)
+    rows = json.loads(path.read_text())
+    for row in rows:
+        row["step_s"] = 1.0 if row["native"] else 9.0
+    path.write_text(json.dumps(rows))
+    plan, _ = tuned(config, tmp_path)
+    assert plan.native
+    assert describe_machine(plan)["backend"] == "native"
+    assert as_it_began(settle(config.train), describe_machine(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    "fields", [{"attention": "fused"}, {"compile": "on"}, {"recompute": True}, {"backend": "torch"}]
+)
+def test_who_asks_for_a_way_of_pytorch_gets_it(tmp_path, fields):
+    config = config_of(**LONG, precision="fp32", **fields)
+    plan = settle(config.train)
+    assert not any(tuning._native_ways(config, plan, [False]))
+
+
+def test_kernels_that_cannot_train_a_model_are_refused(tmp_path):
+    config = config_of({"dropout": 0.5}, backend="native")
+    with pytest.raises(ConfigError, match=r"train\.backend: native found, .*: dropout of 0\.5"):
+        tuned(config, tmp_path)
 
 
 def test_what_the_user_fixed_stays_fixed(tmp_path):
@@ -58,7 +91,7 @@ def test_what_the_user_fixed_stays_fixed(tmp_path):
 
 def test_the_same_run_takes_the_same_way_whatever_a_second_timing_would_say(tmp_path):
     """Timings are noise; the choice of the first is kept, so that a repeated run has its bits."""
-    config = config_of(**LONG, compile="off", precision="fp32")
+    config = config_of(**LONG, compile="off", precision="fp32", backend="torch")
     tuned(config, tmp_path)
     (path,) = kept_in(tmp_path)
     rows = json.loads(path.read_text())
@@ -72,7 +105,7 @@ def test_the_same_run_takes_the_same_way_whatever_a_second_timing_would_say(tmp_
 
 @pytest.mark.parametrize("broken", ["", "[1]", '[{"odd": 1}]', "{"])
 def test_a_choice_that_cannot_be_read_is_made_again(tmp_path, broken):
-    config = config_of(**LONG, compile="off", precision="fp32")
+    config = config_of(**LONG, compile="off", precision="fp32", backend="torch")
     tuned(config, tmp_path)
     (path,) = kept_in(tmp_path)
     path.write_text(broken)
@@ -110,17 +143,17 @@ def test_compiling_is_tried_where_the_run_is_long_enough_to_earn_it_back(tmp_pat
 
 
 def test_a_gain_within_the_noise_leaves_the_simpler_way():
-    ways = [Trial("fp32", "fused", False, 1.0), Trial("fp32", "blocks", False, 0.97)]
+    ways = [Trial("fp32", "fused", False, False, 1.0), Trial("fp32", "blocks", False, False, 0.97)]
     assert tuning._best(ways) is ways[0]
-    ways.append(Trial("fp32", "blocks", True, 0.94))
+    ways.append(Trial("fp32", "blocks", True, False, 0.94))
     assert tuning._best(ways) is ways[2]
 
 
 def test_a_way_that_fails_is_a_row_and_is_not_taken():
     ways = [
-        Trial("fp32", "fused", False, None, "no memory"),
-        Trial("fp32", "blocks", False, 3.0),
-        Trial("fp32", "blocks", True, None, "no compiler"),
+        Trial("fp32", "fused", False, False, None, "no memory"),
+        Trial("fp32", "blocks", False, False, 3.0),
+        Trial("fp32", "blocks", True, False, None, "no compiler"),
     ]
     assert tuning._best(ways) is ways[1]
 

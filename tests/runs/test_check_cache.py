@@ -5,7 +5,7 @@ import torch
 from tiny_run import config_of, finish
 
 from assay.checks.cached import check_cache, compare, read_cached, tolerance
-from assay.decode.build import kernels
+from assay.native.build import kernels
 from assay.nn.cache import LayerCache
 from assay.nn.model import GPT
 from assay.runs.run import Run

@@ -6,8 +6,8 @@ import random
 import pytest
 import torch
 
-from assay.decode.build import kernels
 from assay.generate import GenerateOptions, generate
+from assay.native.build import kernels
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig
 from assay.schema import decode

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from assay.train.muon import Muon, orthogonalised, step_together
+from assay.train.kernels import multiplies_bf16
+from assay.train.muon import (
+    Muon,
+    _by_matrix,
+    orthogonalised,
+    orthogonalised_natively,
+    step_together,
+)
 
 SHAPES = [(1, 1), (1, 7), (6, 6), (6, 11), (11, 6), (5, 40), (40, 5)]
 SIZES = st.integers(1, 24)
@@ -149,3 +156,37 @@ def test_a_matrix_without_a_gradient_stays_and_has_no_state():
     optimizer.step()
     assert torch.equal(ours[1], before)
     assert ours[1] not in optimizer.state
+
+
+def spectral(matrix):
+    return float(torch.linalg.matrix_norm(matrix.double(), 2))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (32, 48), (48, 32), (100, 33), (33, 100), (130, 530)])
+@pytest.mark.parametrize("make", [normal, steep])
+def test_the_kernels_err_no_more_than_pytorch_in_bfloat16(native, make, shape):
+    if not multiplies_bf16():
+        pytest.skip("this processor has no products of bfloat16")
+    matrix = make(*shape)
+    expected = polar(matrix)
+    ours = orthogonalised_natively(matrix.float()[None].clone())[0]
+    wide = matrix if shape[0] <= shape[1] else matrix.mT
+    theirs = _by_matrix((wide / wide.norm()).bfloat16()[None])[0]
+    theirs = theirs if shape[0] <= shape[1] else theirs.mT
+    assert spectral(ours - expected) < spectral(theirs - expected) + 0.01
+
+
+def test_the_kernels_give_a_matrix_the_same_bits_in_every_company(native):
+    if not multiplies_bf16():
+        pytest.skip("this processor has no products of bfloat16")
+    stack = normal(5, 40, 24).float()
+    alone = [orthogonalised_natively(matrix[None].clone())[0] for matrix in stack]
+    torch.set_num_threads(3)
+    for found, expected in zip(orthogonalised_natively(stack.clone()), alone, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_matrix_of_zeros_stays_one_with_the_kernels_too(native):
+    if not multiplies_bf16():
+        pytest.skip("this processor has no products of bfloat16")
+    assert not orthogonalised_natively(torch.zeros(2, 20, 30)).any()

@@ -15,10 +15,10 @@ from torch import Tensor
 from assay.checks.finding import Finding
 from assay.data.prepare import Dataset
 from assay.data.windows import evaluation_windows
-from assay.decode.build import kernels
-from assay.decode.describe import unsupported
 from assay.decode.options import Extent
 from assay.decode.ragged import RaggedReader
+from assay.native.build import kernels
+from assay.native.kinds import unsupported
 from assay.nn.model import GPT
 
 _MOST_LOGITS = 1 << 25  # of one pass, 128 MiB in float32

@@ -82,7 +82,7 @@ def generate(
 
 def _tell_reader(*, no_cache: bool) -> None:
     """Say, where that is so, that text comes slower than it might."""
-    from assay.decode.build import kernels
+    from assay.native.build import kernels
 
     if not no_cache and (found := kernels()).library is None:
         words.print(f"note: PyTorch reads the model, which is slower: {found.note}.")

@@ -1,6 +1,4 @@
-"""A `GPT` in the structs of the kernels: which of its choices they know, and where its weights are.
-
-A variant that is not named here is no error: such a model is read by PyTorch.
+"""A `GPT` in the structs of the kernels that decode: where its weights are, rounded.
 
 Shapes: N outputs (or tokens), K inputs (or channels).
 """
@@ -13,36 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from assay.decode import abi
 from assay.decode.weights import Packed, Weights, pack
-from assay.nn.mixer import AttentionConfig
+from assay.native import abi
+from assay.native.kinds import NORMS, numbers_of
 from assay.nn.model import GPT, ModelConfig
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-_NORMS = {"none": 0, "layer": 1, "sigma": 2, "rms": 3}
-_BLOCKS = {"pre": 0, "post": 1, "parallel": 2, "plain": 3}
-_ACTIVATIONS = {"gelu": 0, "geglu": 0, "relu": 2, "relu2": 3, "swiglu": 4}
-_GELU_BY_TANH = 1
-_POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi")
-_MIXERS = ("none", "attention")
-
-
-def unsupported(model: GPT) -> str | None:
-    """Return what of `model` the kernels cannot read, in a few words, or None."""
-    config = model.config
-    for name, known in (
-        ("norm", _NORMS),
-        ("block", _BLOCKS),
-        ("mlp", _ACTIVATIONS),
-        ("position", _POSITIONS),
-        ("mixer", _MIXERS),
-    ):
-        if (kind := getattr(config, name).kind) not in known:
-            return f"model.{name}={kind}"
-    for parameter in model.parameters():
-        if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
-            return f"weights in {parameter.dtype} on {parameter.device}".replace("torch.", "")
-    return None
 
 
 def pack_int8(library: ctypes.CDLL, weight: Float[Tensor, "N K"]) -> Packed:
@@ -89,27 +63,10 @@ def describe(model: GPT, weights: Weights, library: ctypes.CDLL) -> Description:
         final_norm=writer.norm(model.final_norm, model.config),
         head=writer.matrix(head),
         head_factor=model.logit_factor,
-        **_numbers(model.config),
+        soft_cap=model.config.soft_cap or 0.0,
+        **numbers_of(model.config),
     )
     return Description(program, array, embed, writer.weight_bytes, writer.kept)
-
-
-def _numbers(config: ModelConfig) -> dict[str, int | float]:
-    mixer, attends = config.mixer, isinstance(config.mixer, AttentionConfig)
-    by_tanh = getattr(config.mlp, "approximate", "none") == "tanh"
-    return {
-        "soft_cap": config.soft_cap or 0.0,
-        "n_layers": config.n_layers,
-        "d_model": config.d_model,
-        "n_heads": mixer.n_heads,
-        "n_groups": mixer.kv_heads if isinstance(mixer, AttentionConfig) else 0,
-        "d_head": config.d_model // mixer.n_heads if attends else 0,
-        "d_ff": config.mlp.width(config.d_model),
-        "window": mixer.window or 0,
-        "block": _BLOCKS[config.block.kind],
-        "activation": _GELU_BY_TANH if by_tanh else _ACTIVATIONS[config.mlp.kind],
-        "gated": config.mlp.gated,
-    }
 
 
 @final
@@ -153,7 +110,7 @@ class _Writer:
     def norm(self, module: nn.Module | None, config: ModelConfig) -> abi.Norm:
         if module is None:
             return abi.Norm()
-        return self._norm(module, _NORMS[config.norm.kind])
+        return self._norm(module, NORMS[config.norm.kind])
 
     def _norm(self, module: nn.Module, kind: int) -> abi.Norm:
         weight, bias = (getattr(module, name, None) for name in ("weight", "bias"))
@@ -167,6 +124,6 @@ class _Writer:
             return abi.Layer(**norms, **mlp)
         for name in ("q_norm", "k_norm"):
             module = getattr(mixer, name)
-            norms[name] = abi.Norm() if module is None else self._norm(module, _NORMS["rms"])
+            norms[name] = abi.Norm() if module is None else self._norm(module, NORMS["rms"])
         projections = {n: self.linear(mixer, f"{n}_proj") for n in ("q", "k", "v", "out")}
         return abi.Layer(**norms, **projections, **mlp)

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from assay.decode.abi import Entries
-from assay.decode.build import Kernels
 from assay.decode.describe import describe
 from assay.decode.weights import Weights
+from assay.native.abi import Entries
+from assay.native.build import Kernels
 from assay.nn.mixer import AttentionConfig
 from assay.nn.model import GPT
 

@@ -9,10 +9,10 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from assay.decode.build import Kernels
 from assay.decode.options import Extent
 from assay.decode.program import MAX_ENTRIES, Feed, Program
 from assay.decode.weights import Weights
+from assay.native.build import Kernels
 from assay.nn.model import GPT
 
 

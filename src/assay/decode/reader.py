@@ -12,12 +12,12 @@ from torch import Tensor
 
 from assay.decode.aligned import AlignedReader
 from assay.decode.apart import ApartReader
-from assay.decode.build import kernels
-from assay.decode.describe import unsupported
 from assay.decode.options import Extent, GenerateOptions
 from assay.decode.ragged import RaggedReader
 from assay.decode.weights import rounded
 from assay.errors import ConfigError
+from assay.native.build import kernels
+from assay.native.kinds import unsupported
 from assay.nn.model import GPT
 
 

@@ -165,8 +165,10 @@ def _step_seconds(config: RunConfig, plan: Plan, seconds: float) -> Iterator[flo
 
 
 def _words(plan: Plan) -> str:
-    how = "compiled" if plan.compiled else "eager"
-    return f"{how} {'bf16' if plan.autocast else 'fp32'}, attention {plan.attention}"
+    precision = "bf16" if plan.autocast else "fp32"
+    if plan.native:
+        return f"C++ kernels, {precision}"
+    return f"{'compiled' if plan.compiled else 'eager'} {precision}, attention {plan.attention}"
 
 
 def measure_decoding(model: GPT, limits: Limits, *, rows: int, seconds: float) -> DecodingSpeed:

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from assay.config import RunConfig
 from assay.errors import ConfigError
 from assay.train.config import TrainConfig
+from assay.train.kernels import why_not
 from assay.train.plan import Plan
 
 _SIDE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # of the matrices whose product is timed
@@ -35,7 +37,21 @@ def settle(config: TrainConfig) -> Plan:
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     autocast = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     attention = "fused" if config.attention == "auto" else config.attention
-    return Plan(config, device, autocast, attention, compiled=config.compile == "on")
+    compiled, native = config.compile == "on", config.backend == "native"
+    return Plan(config, device, autocast, attention, compiled=compiled, native=native)
+
+
+def check_backend(config: RunConfig, plan: Plan) -> None:
+    """Refuse the C++ kernels where they are asked for and cannot train the model here.
+
+    Raises:
+        ConfigError: If so, with the reason.
+    """
+    if plan.native and (reason := why_not(config.model, config.train, plan.device)) is not None:
+        raise ConfigError(
+            f"train.backend: native found, but the C++ kernels cannot be used: {reason}. Use auto "
+            "or torch."
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -105,6 +121,7 @@ def describe_machine(plan: Plan) -> dict[str, Any]:
     return {
         "device": str(device),
         "device_name": name,
+        "backend": "native" if plan.native else "torch",
         "precision": "bf16" if plan.autocast else "fp32",
         "attention": plan.attention,
         "compiled": plan.compiled,

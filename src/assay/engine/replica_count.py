@@ -16,7 +16,8 @@ from torch import Tensor
 from assay.config import RunConfig
 from assay.count import count
 from assay.engine.device import free_bytes
-from assay.engine.replicas import Member, train_together
+from assay.engine.replicas import train_together
+from assay.engine.side_by_side import Member
 from assay.nn.model import GPT
 from assay.train.loop import train
 from assay.train.plan import Plan

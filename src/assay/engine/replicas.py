@@ -10,15 +10,15 @@ Seeds, data, rates, schedules and clipping are each replica's own; shapes are co
 
 A replica equals the same model trained alone to rounding, not to the bit: its products are the
 same, and its sums are taken in another order. A replica that diverges or ends leaves the stack.
+Where the C++ kernels train there is no stack and no such difference: see `engine/side_by_side.py`.
 
 Shapes: R replicas, B sequences, T1 = T + 1 tokens.
 """
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from assay.engine.draws import drawn_apart
+from assay.engine.side_by_side import Member, Outcome, SideBySide
 from assay.errors import ConfigError, DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.head import at_least_float32
@@ -35,23 +36,10 @@ from assay.nn.init import stream_seed
 from assay.nn.model import GPT, ModelConfig
 from assay.train.gradients import repeatable
 from assay.train.loop import StepReport
-from assay.train.optim import Optimizers, step_all
-from assay.train.plan import Plan
+from assay.train.optim import step_all
 from assay.train.watch import examine
 
-Outcome = StepReport | DivergedError | None
 _CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grads_with_norm_
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What one replica trains with: the arguments of `assay.train.loop.train`."""
-
-    model: GPT
-    batch_at: Callable[[int], Int[Tensor, "B T1"]]
-    optimizers: Optimizers
-    plan: Plan
-    start: int = 0
 
 
 def train_together(members: Sequence[Member]) -> Generator[list[Outcome], None, None]:
@@ -66,13 +54,13 @@ def train_together(members: Sequence[Member]) -> Generator[list[Outcome], None, 
     """
     check_alike(members)
     steps = [member.start for member in members]
-    group: Group | None = None
+    group: Group | SideBySide | None = None
     try:
         while going := [i for i, m in enumerate(members) if steps[i] < m.plan.config.steps]:
             chosen = [members[i] for i in going]
             if group is None or group.members != chosen:
                 _release(group)
-                group = Group(chosen)
+                group = SideBySide(chosen) if chosen[0].plan.native else Group(chosen)
             outcomes: list[Outcome] = [None] * len(members)
             for i, found in zip(going, group.step([steps[i] + 1 for i in going]), strict=True):
                 outcomes[i] = found
@@ -83,7 +71,7 @@ def train_together(members: Sequence[Member]) -> Generator[list[Outcome], None, 
         _release(group)
 
 
-def _release(group: "Group | None") -> None:
+def _release(group: "Group | SideBySide | None") -> None:
     if group is not None:
         group.release()
 
@@ -296,6 +284,7 @@ def _common(member: Member) -> dict[str, object]:
         "train.batch_size": train.batch_size,
         "train.micro_batches": train.micro_batches,
         "train.device": str(plan.device),
+        "train.backend": "native" if plan.native else "torch",
         "train.precision": "bf16" if plan.autocast else "fp32",
         "train.attention": plan.attention,
         "train.compile": "on" if plan.compiled else "off",

@@ -1,6 +1,7 @@
 """The fastest way to take a step here, found by timing; kept, so that the same run is the same.
 
-A way is a precision, an attention kernel and whether layers are compiled. Which is fastest depends
+A way is a precision and who computes with it: PyTorch, with one attention kernel or another and
+layers compiled or not, or the C++ kernels. Which is fastest depends
 on the processor more than on the model: bfloat16 is four times faster than float32 on one and half
 as fast on another. What the user fixed stays fixed; what was left to `auto` is timed on the model
 and batch of the run, if the run is long enough to earn it back.
@@ -13,7 +14,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,16 +24,17 @@ import torch
 from assay.config import RunConfig
 from assay.count import count
 from assay.data.cache import cache_folder
-from assay.engine.device import describe_machine, known_matmul_rate, matmul_rate
+from assay.engine.device import check_backend, describe_machine, known_matmul_rate, matmul_rate
 from assay.errors import DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.model import GPT
+from assay.train.kernels import multiplies_bf16, why_not
 from assay.train.loop import train
 from assay.train.plan import Plan
 
 _TIMED_STEPS = 3  # after one to warm up
 _MARGIN = 0.95  # a way less simple is taken only if its steps take less than this share of the time
-_WORTH_TIMING_S = 30.0  # runs under this are not timed at all
+_WORTH_TIMING_S = 10.0  # runs under this are not timed at all
 _WORTH_COMPILING_S = 400.0  # 5 to 20 s of compiling, before it is known to pay
 
 
@@ -44,6 +46,7 @@ class Trial:
         precision: fp32 or bf16.
         attention: The kernel.
         compiled: Whether layers were compiled.
+        native: Whether the C++ kernels took the step; the two before are without meaning then.
         step_s: Seconds of the fastest step; None if it could not be run.
         failed: Why it could not, in a line.
     """
@@ -51,6 +54,7 @@ class Trial:
     precision: Literal["fp32", "bf16"]
     attention: Kernel
     compiled: bool
+    native: bool
     step_s: float | None
     failed: str = ""
 
@@ -62,7 +66,11 @@ def tune(config: RunConfig, plan: Plan, cache: Path | None = None) -> tuple[Plan
         config: Of the run, its vocabulary known.
         plan: As `settle` returns it.
         cache: Folder of the choices made before; None stands for the user's.
+
+    Raises:
+        ConfigError: If the config asks for the C++ kernels and they cannot be used.
     """
+    check_backend(config, plan)
     if not _open_fields(plan) or (expected_s := _expected_s(config, plan)) < _WORTH_TIMING_S:
         return plan, []
     compiling = "compiled" in _open_fields(plan) and expected_s > _WORTH_COMPILING_S
@@ -80,6 +88,7 @@ def as_it_began(plan: Plan, machine: Mapping[str, Any]) -> Plan:
         "autocast": machine.get("precision", "fp32") == "bf16",
         "attention": machine.get("attention", "fused"),
         "compiled": machine.get("compiled", False),
+        "native": machine.get("backend", "torch") == "native",
     }
     return replace(plan, **{field: way[field] for field in _open_fields(plan)})
 
@@ -91,7 +100,12 @@ def _open_fields(plan: Plan) -> set[str]:
         "autocast": asked.precision,
         "attention": asked.attention,
         "compiled": asked.compile,
+        "native": asked.backend,
     }
+    if asked.backend == "native":  # two of them are how PyTorch takes a step
+        del settings["attention"], settings["compiled"]
+    elif asked.attention != "auto" or asked.compile == "on" or asked.recompute:
+        del settings["native"]
     return {field for field, setting in settings.items() if setting == "auto"}
 
 
@@ -103,28 +117,43 @@ def _expected_s(config: RunConfig, plan: Plan) -> float:
 
 
 def _time_all(config: RunConfig, plan: Plan, *, compiling: bool) -> list[Trial]:
-    """Time the ways, simplest first; compile the fastest one only."""
-    trials = [_time(config, way) for way in _eager_ways(plan)]
-    if compiling:
-        best = _with_way(plan, _best(trials))
-        trials.append(_time(config, replace(best, compiled=True)))
+    """Time the ways, simplest first; compile the fastest one only, if it is PyTorch's."""
+    precisions = _precisions(plan)
+    trials = [_time(config, way) for way in _eager_ways(plan, precisions)]
+    trials += [_time(config, way) for way in _native_ways(config, plan, precisions)]
+    best = _best(trials)
+    if compiling and not best.native:
+        trials.append(_time(config, replace(_with_way(plan, best), compiled=True)))
     return trials
 
 
-def _eager_ways(plan: Plan) -> Iterator[Plan]:
-    """Yield the plan itself, then what else is worth timing in its open fields."""
-    open_fields = _open_fields(plan)
-    kernels: list[Kernel] = ["fused", "blocks"] if "attention" in open_fields else [plan.attention]
-    precisions = [plan.autocast]
-    if "autocast" in open_fields and plan.device.type == "cpu" and _bf16_multiplies_faster(plan):
-        precisions.append(True)
+def _precisions(plan: Plan) -> list[bool]:
+    """Return that of the plan, and bfloat16 where it is left open and multiplies faster here."""
+    if "autocast" not in _open_fields(plan) or plan.device.type != "cpu":
+        return [plan.autocast]
+    fp32, bf16 = (matmul_rate(plan.device, autocast=autocast) for autocast in (False, True))
+    return [False, True] if bf16 > fp32 else [False]
+
+
+def _eager_ways(plan: Plan, precisions: Sequence[bool]) -> Iterator[Plan]:
+    """Yield the plan itself, then what else is worth timing of PyTorch."""
+    if plan.native:
+        return
+    kernels: list[Kernel] = [plan.attention]
+    if "attention" in _open_fields(plan):
+        kernels = ["fused", "blocks"]
     for autocast, kernel in itertools.product(precisions, kernels):
         yield replace(plan, autocast=autocast, attention=kernel)
 
 
-def _bf16_multiplies_faster(plan: Plan) -> bool:
-    rates = [matmul_rate(plan.device, autocast=autocast) for autocast in (False, True)]
-    return rates[1] > rates[0]
+def _native_ways(config: RunConfig, plan: Plan, precisions: Sequence[bool]) -> Iterator[Plan]:
+    """Yield the ways of the C++ kernels; none if what only PyTorch has is asked for."""
+    free = plan.native or "native" in _open_fields(plan)
+    if not free or why_not(config.model, config.train, plan.device) is not None:
+        return
+    for autocast in precisions:
+        if multiplies_bf16() or not autocast:
+            yield replace(plan, autocast=autocast, native=True, compiled=False)
 
 
 def _time(config: RunConfig, plan: Plan) -> Trial:
@@ -151,7 +180,7 @@ def keep_compilations() -> None:
 
 def _trial(plan: Plan, step_s: float | None, failed: str = "") -> Trial:
     precision: Literal["fp32", "bf16"] = "bf16" if plan.autocast else "fp32"
-    return Trial(precision, plan.attention, plan.compiled, step_s, failed)
+    return Trial(precision, plan.attention, plan.compiled, plan.native, step_s, failed)
 
 
 def _best(trials: list[Trial]) -> Trial:
@@ -165,7 +194,8 @@ def _best(trials: list[Trial]) -> Trial:
 
 def _with_way(plan: Plan, trial: Trial) -> Plan:
     autocast = trial.precision == "bf16"
-    return replace(plan, autocast=autocast, attention=trial.attention, compiled=trial.compiled)
+    how = replace(plan, autocast=autocast, attention=trial.attention, compiled=trial.compiled)
+    return replace(how, native=trial.native)
 
 
 def _key(config: RunConfig, plan: Plan, *, compiling: bool) -> str:
@@ -185,6 +215,7 @@ def _key(config: RunConfig, plan: Plan, *, compiling: bool) -> str:
 _TIMED_FIELDS = {
     "batch_size",
     "micro_batches",
+    "backend",
     "precision",
     "attention",
     "compile",

@@ -10,7 +10,15 @@ from assay.runs.run import Run
 from assay.schema import Config
 
 _OF_DATA = ("corpus_sha256", "split", "val_fraction", "tokenizer_sha256")
-_OF_THE_STRETCH = ("device_name", "device", "precision", "attention", "compiled", "threads")
+_OF_THE_STRETCH = (
+    "device_name",
+    "device",
+    "backend",
+    "precision",
+    "attention",
+    "compiled",
+    "threads",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.engine.replicas import Member, Outcome, check_alike, train_together
+from assay.engine.replicas import check_alike, train_together
+from assay.engine.side_by_side import Member, Outcome
 from assay.errors import ConfigError, DivergedError
 from assay.runs.run import Run
 from assay.runs.stretch import RunReport, Stop

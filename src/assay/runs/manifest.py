@@ -16,6 +16,7 @@ _PACKAGES = ("assay", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
 _BITS_DEPEND_ON = (
     "device",
     "device_name",
+    "backend",
     "precision",
     "attention",
     "compiled",
@@ -142,8 +143,10 @@ def check_same_machine(
 
 
 def _bits_of(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the bits of a run depend on: among it that it has company, but not how much."""
-    stacked = machine.get("replicas", 1) > 1
+    """Return what the bits of a run depend on: among it that it is stacked, but not how high."""
+    backend = machine.get("backend", "torch")
+    stacked = machine.get("replicas", 1) > 1 and backend != "native"
     return {name: machine.get(name) for name in _BITS_DEPEND_ON} | {
-        "stacked with other runs": stacked
+        "backend": backend,
+        "stacked with other runs": stacked,
     }

@@ -36,6 +36,9 @@ class TrainConfig(Config):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What follows a loss or gradient that is not finite: the end, or no update in that step; after
     10 skipped steps in a row the end all the same."""
+    backend: Literal["auto", "torch", "native"] = "auto"
+    """What computes loss and gradients of a step: PyTorch, or C++ kernels on a CPU. Auto: PyTorch,
+    unless a timing at the start of a long run finds the kernels faster."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast over float32 weights. Auto: bf16 on a CUDA device that has it, else fp32,
     unless a timing at the start of a long run on a CPU finds bf16 faster."""
@@ -57,6 +60,17 @@ class TrainConfig(Config):
     """How many of the newest checkpoints stay, beside the best."""
     tensorboard: bool = False
     """Whether metrics also go to RUN/tensorboard (needs assay[board])."""
+
+    @model_validator(mode="after")
+    def _settings_of_pytorch(self) -> "TrainConfig":
+        asked = {"attention": self.attention, "compile": self.compile, "recompute": self.recompute}
+        for name, value in asked.items():
+            if self.backend == "native" and value not in ("auto", "off", False):
+                raise ValueError(
+                    f"{name}: {value} found, which is how PyTorch takes a step; expected none with "
+                    "backend = native. Leave it out, or set backend = torch."
+                )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":

@@ -18,6 +18,7 @@ from assay.nn.init import stream_seed
 from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT
 from assay.train.exact import TreeSum
+from assay.train.kernels import gradients
 from assay.train.plan import Plan
 
 
@@ -59,6 +60,9 @@ def _in_a_tree(model: GPT, batch: Tensor, plan: Plan, step: int) -> Tensor:
 
 def _piece(model: GPT, piece: Tensor, plan: Plan, place: tuple[int, int], pieces: int) -> Tensor:
     """Add the gradients of one of so many pieces, at (step, index); return its part of the loss."""
+    if plan.native:
+        apart = plan.config.exact_rows is not None  # a tree keeps what it is given
+        return gradients(model, piece, bf16=plan.autocast, pieces=pieces, apart=apart)
     with repeatable(plan), dropout_seed(plan, *place):
         with plan.precision():
             loss = next_token_loss(model, piece) / pieces

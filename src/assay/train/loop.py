@@ -15,7 +15,7 @@ Shapes: B sequences, T tokens of context; a batch holds T + 1 tokens a row.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -88,31 +88,42 @@ def train(
         norm = gradient_norm(model)
         # A GPU is still at work here: the next tokens travel meanwhile, and one read waits for all.
         upcoming = _on_device(batch_at(step + 1), plan) if step < config.steps else None
-        loss, grad_norm = torch.stack((total, norm)).tolist()
-        trouble = None
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # before clipping spreads a NaN
-            trouble = examine(model, batch, plan, (step, loss, grad_norm))
-            if config.on_nonfinite == "stop":
-                optimizers.zero_grad()
-                raise DivergedError(trouble.message)
-            if trouble.passed:
-                loss, grad_norm, norm = trouble.loss_nats, trouble.grad_norm, gradient_norm(model)
-        factor = config.schedule.factor(step, config.steps)
-        if trouble is None or trouble.passed:
-            _update(model, optimizers, plan, norm, factor)
-        optimizers.zero_grad()
-        elapsed_s = time.perf_counter() - began
-        lr, tokens = factor * optimizers.peak_lr, batch[:, 1:].numel()
-        yield StepReport(step, loss, grad_norm, lr, tokens, elapsed_s, trouble)
+        report = conclude(model, batch, optimizers, plan, step, (total, norm))
+        yield replace(report, elapsed_s=time.perf_counter() - began)
         began, batch = time.perf_counter(), upcoming
 
 
-def _update(
-    model: GPT, optimizers: Optimizers, plan: Plan, norm: Float[Tensor, ""], factor: float
-) -> None:
-    if plan.config.clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(model.parameters(), plan.config.clip_norm, norm)
-    optimizers.step(factor)
+def conclude(
+    model: GPT,
+    batch: Int[Tensor, "B T1"],
+    optimizers: Optimizers,
+    plan: Plan,
+    step: int,
+    found: tuple[Float[Tensor, ""], Float[Tensor, ""]],
+) -> StepReport:
+    """Judge the loss and gradient norm found in a step, update the weights, drop the gradients.
+
+    Raises:
+        DivergedError: If they are not finite and the config does not say to skip such a step.
+    """
+    config, (total, norm) = plan.config, found
+    loss, grad_norm = torch.stack((total, norm)).tolist()
+    trouble = None
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # before clipping spreads a NaN
+        trouble = examine(model, batch, plan, (step, loss, grad_norm))
+        if config.on_nonfinite == "stop":
+            optimizers.zero_grad()
+            raise DivergedError(trouble.message)
+        if trouble.passed:
+            loss, grad_norm, norm = trouble.loss_nats, trouble.grad_norm, gradient_norm(model)
+    factor = config.schedule.factor(step, config.steps)
+    if trouble is None or trouble.passed:
+        if config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, norm)
+        optimizers.step(factor, native=plan.native and plan.autocast)
+    optimizers.zero_grad()
+    lr, tokens = factor * optimizers.peak_lr, batch[:, 1:].numel()
+    return StepReport(step, loss, grad_norm, lr, tokens, 0.0, trouble)
 
 
 def _on_device(batch: Tensor, plan: Plan) -> Tensor:

@@ -1,8 +1,9 @@
 """Muon over stacks of matrices: every matrix of one shape is orthogonalised in the same products.
 
-`torch.optim.Muon` takes the same steps one matrix at a time and in bfloat16 everywhere, which a
-CPU multiplies slowly. Here matrices of one shape, of one model or of several, share each product,
-in float32 on a CPU; the state has PyTorch's names, so checkpoints of either go on with the other.
+`torch.optim.Muon` takes the same steps one matrix at a time and in bfloat16 everywhere, which many
+a CPU multiplies slowly. Here matrices of one shape, of one model or of several, share each product,
+in float32 on a CPU, or are handed to the C++ kernels where a run takes its products in bfloat16
+there. The state has PyTorch's names, so checkpoints of either go on with the other.
 
 Shapes: N matrices of A rows and B columns; S = min(A, B).
 
@@ -18,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from assay.native.build import kernels
 
 ITERATIONS = 5
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan: steepest at 0 of those that stay near 1
@@ -75,12 +78,18 @@ class Muon(Optimizer):
 
 
 @torch.no_grad()
-def step_together(optimizers: Sequence[Muon]) -> None:
-    """Step several optimizers, each at its own rate, with one orthogonalisation per shape."""
+def step_together(optimizers: Sequence[Muon], *, native: bool = False) -> None:
+    """Step several optimizers, each at its own rate, with one orthogonalisation per shape.
+
+    Args:
+        optimizers: Of one model each.
+        native: Whether the C++ kernels make float32 directions orthogonal, in bfloat16.
+    """
     updates = [update for optimizer in optimizers for update in optimizer.updates()]
     for alike in _stackable(updates):
         stack = torch.stack([update.direction for update in alike])
-        for update, direction in zip(alike, orthogonalised(stack), strict=True):
+        found = orthogonalised_natively(stack) if native else orthogonalised(stack)
+        for update, direction in zip(alike, found, strict=True):
             _apply(update, direction)
 
 
@@ -122,6 +131,16 @@ def orthogonalised(matrices: Float[Tensor, "N A B"]) -> Float[Tensor, "N A B"]:
     x = (matrices / norm).to(dtype)
     cheaper = x.shape[2] >= _WIDE * x.shape[1]
     return _by_gram(x) if cheaper and dtype != torch.bfloat16 else _by_matrix(x)
+
+
+def orthogonalised_natively(matrices: Float[Tensor, "N A B"]) -> Float[Tensor, "N A B"]:
+    """Do the same in place with the C++ kernels, by products of bfloat16 summed in float32."""
+    library = kernels().library
+    assert library is not None, kernels().note
+    assert matrices.dtype == torch.float32
+    assert matrices.is_contiguous()
+    library.assay_orthogonalise(matrices.data_ptr(), *matrices.shape, torch.get_num_threads())
+    return matrices
 
 
 def _by_matrix(x: Float[Tensor, "N S B"]) -> Float[Tensor, "N S B"]:

@@ -39,9 +39,9 @@ class Optimizers:
     parts: tuple[tuple[Optimizer, float], ...]
     names: Mapping[nn.Parameter, str]
 
-    def step(self, factor: float) -> None:
-        """Update all parameters at `factor` times the peak rates."""
-        step_all([self], [factor])
+    def step(self, factor: float, *, native: bool = False) -> None:
+        """Update all parameters at `factor` times the peak rates; for `native` see `step_all`."""
+        step_all([self], [factor], native=native)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -101,8 +101,16 @@ def _state_like(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tens
     return {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
 
 
-def step_all(models: Sequence[Optimizers], factors: Sequence[float]) -> None:
-    """Update the parameters of several models, each at its own factor of its own peak rates."""
+def step_all(
+    models: Sequence[Optimizers], factors: Sequence[float], *, native: bool = False
+) -> None:
+    """Update the parameters of several models, each at its own factor of its own peak rates.
+
+    Args:
+        models: The optimizers of each.
+        factors: One for each model.
+        native: Whether the products of Muon are taken in bfloat16 by the C++ kernels.
+    """
     muons: list[Muon] = []
     for optimizers, factor in zip(models, factors, strict=True):
         for optimizer, peak_lr in optimizers.parts:
@@ -112,7 +120,7 @@ def step_all(models: Sequence[Optimizers], factors: Sequence[float]) -> None:
                 muons.append(optimizer)
             else:
                 optimizer.step()
-    step_together(muons)
+    step_together(muons, native=native)
 
 
 class AdamWConfig(Config):

@@ -21,6 +21,7 @@ class Plan:
         autocast: Whether products are taken in bfloat16.
         attention: Which kernel computes attention.
         compiled: Whether layers go through torch.compile in training.
+        native: Whether the C++ kernels compute loss and gradients of a step, in place of PyTorch.
     """
 
     config: TrainConfig
@@ -28,6 +29,7 @@ class Plan:
     autocast: bool
     attention: Kernel = "fused"
     compiled: bool = False
+    native: bool = False
 
     def precision(self) -> torch.autocast:
         """Return the context in which a forward pass runs."""

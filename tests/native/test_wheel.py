@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from assay.decode.compiler import find_compiler
+from assay.native.compiler import find_compiler
 
 ROOT = Path(__file__).parents[2]
 SPEAKS = """
 import sys
-from assay.decode.build import kernels
+from assay.native.build import kernels
 from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig
@@ -64,7 +64,7 @@ def said(folder, reader, **environment):
 def test_without_a_compiler_an_installed_wheel_reads_with_the_kernels(wheel):
     folder, name = wheel
     assert platform.machine() in name
-    assert (folder / "assay" / "decode" / "kernels-DEFAULT.so").is_file()
+    assert (folder / "assay" / "native" / "kernels-DEFAULT.so").is_file()
     where, note, *tokens = said(folder, "native")
     assert Path(where).is_relative_to(folder)
     assert note.startswith("C++ kernels, vectors of ")

@@ -1,5 +1,5 @@
 // One pass of a GPT over a few tokens, on a CPU, in float32 with weights in float32, bfloat16 or
-// int8. Built at first use by build.py; read through the plain C interface at the end.
+// int8. Read through the plain C interface at the end.
 //
 // A pass takes E entries. An entry is one token of one row at one position, so that prompts of
 // unequal length, single steps and drafts to be checked are all the same thing, and no padding
@@ -8,159 +8,8 @@
 //
 // Vectors are the compiler's own (GCC and Clang), as wide as the processor's.
 
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <thread>
-#include <vector>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
-
-namespace {
-
-#if defined(__AVX512F__)
-constexpr int kLanes = 16, kTileRows = 6, kPairRows = 8;  // 32 registers
-#elif defined(__AVX__)
-constexpr int kLanes = 8, kTileRows = 2, kPairRows = 4;  // 16 registers
-#elif defined(__aarch64__)
-constexpr int kLanes = 4, kTileRows = 6, kPairRows = 8;
-#else
-constexpr int kLanes = 4, kTileRows = 2, kPairRows = 4;
-#endif
-constexpr int kTileEntries = 4, kStreamRows = 8, kFewEntries = 16;
-
-// Memory that begins where a line of the cache does: a vector that lies across two lines costs two
-// loads, and what the system hands out begins 16 bytes after a line.
-template <typename T>
-struct OnLines {
-  typedef T value_type;
-  static constexpr std::align_val_t kLine{64};
-  OnLines() = default;
-  template <typename U>
-  OnLines(const OnLines<U>&) {}
-  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
-  void deallocate(T* at, size_t) { ::operator delete(at, kLine); }
-  bool operator==(const OnLines&) const { return true; }
-  bool operator!=(const OnLines&) const { return false; }
-};
-typedef std::vector<float, OnLines<float>> Floats;
-
-typedef float Vec __attribute__((vector_size(4 * kLanes)));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
-typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
-typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
-typedef int8_t Bytes __attribute__((vector_size(kLanes)));
-
-struct BF16 {
-  uint16_t bits;
-};
-
-inline Vec load(const float* from) {
-  Vec v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-
-inline Vec load(const BF16* from) {
-#if defined(__AVX512F__)  // GCC 12 makes three instructions of what is one
-  Words words = (Words)_mm512_slli_epi32(
-      _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
-#else
-  Halves halves;
-  std::memcpy(&halves, from, sizeof halves);
-  Words words = __builtin_convertvector(halves, Words) << 16;
-#endif
-  Vec v;
-  std::memcpy(&v, &words, sizeof v);
-  return v;
-}
-
-inline Vec load(const int8_t* from) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
-#elif defined(__AVX2__)
-  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
-#else
-  Bytes bytes;
-  std::memcpy(&bytes, from, sizeof bytes);
-  return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Vec);
-#endif
-}
-
-inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
-
-// The rest of a row, filled up with zeros. It goes through the same vector instructions as what was
-// before it: a compiler may fuse a product with a sum in one scalar loop and not in another.
-template <typename T>
-Vec load_some(const T* from, int count) {
-  T some[kLanes] = {};
-  std::memcpy(some, from, sizeof(T) * count);
-  return load(some);
-}
-
-inline void store_some(float* to, Vec v, int count) { std::memcpy(to, &v, 4 * count); }
-
-inline Vec splat(float value) { return Vec{} + value; }
-
-inline float sum(Vec v) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_ps((__m512)v);
-#else
-  float lane[kLanes];
-  store(lane, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  return lane[0];
-#endif
-}
-
-// e^x to 2 units in the last place; 0 under -87.
-inline Vec exp(Vec x) {
-  Vec low = x < -87.0f ? splat(-87.0f) : x;
-  low = low > 88.0f ? splat(88.0f) : low;
-  Vec shifted = low * 1.44269504f + 12582912.0f;  // rounds to whole powers of two
-  Vec n = shifted - 12582912.0f;
-  Vec r = (low - n * 0.693359375f) + n * 2.12194440e-4f;
-  Vec p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
-  Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
-  Vec power;
-  std::memcpy(&power, &scale, sizeof power);
-  return x < -87.0f ? splat(0.0f) : p * power;
-}
-
-template <typename F>
-void map(float* values, int count, F f) {
-  int i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(values + i, f(load(values + i)));
-  if (i < count) store_some(values + i, f(load_some(values + i, count - i)), count - i);
-}
-
-template <typename F>
-float total(const float* values, int count, F f) {
-  Vec partial = {};
-  int i = 0;
-  for (; i + kLanes <= count; i += kLanes) partial += f(load(values + i));
-  if (i < count) {
-    Vec some = f(load_some(values + i, count - i));
-    partial += load_some((const float*)&some, count - i);
-  }
-  return sum(partial);
-}
-
-}  // namespace
+#include "team.h"
+#include "vector.h"
 
 extern "C" {
 
@@ -203,39 +52,24 @@ struct Entries {
 };
 }
 
+namespace assay {
 namespace {
+
+#if defined(__AVX512F__)
+constexpr int kTileRows = 6, kPairRows = 8;  // 32 registers
+#elif defined(__AVX__)
+constexpr int kTileRows = 2, kPairRows = 4;  // 16 registers
+#elif defined(__aarch64__)
+constexpr int kTileRows = 6, kPairRows = 8;
+#else
+constexpr int kTileRows = 2, kPairRows = 4;
+#endif
+constexpr int kTileEntries = 4, kStreamRows = 8, kFewEntries = 16;
 
 enum Kind { kFloat32, kBFloat16, kInt8 };
 enum NormKind { kNoNorm, kLayerNorm, kSigmaNorm, kRMSNorm };
 enum BlockKind { kPre, kPost, kParallel, kPlain };
 enum Activation { kGELU, kGELUTanh, kReLU, kReLU2, kSiLU };
-
-// Where threads wait for each other. OpenMP's own barrier spins; where another program has taken a
-// processor, or two of our threads share one, that costs a time slice at each of a hundred barriers.
-class Barrier {
- public:
-  void wait(int size) {
-    const int phase = phase_.load();
-    if (arrived_.fetch_add(1) + 1 == size) {
-      arrived_.store(0);
-      phase_.store(phase + 1);
-      return;
-    }
-    for (int spins = 0; phase_.load() == phase; ++spins)
-      if (spins > 2000) std::this_thread::yield();
-  }
-
- private:
-  std::atomic<int> arrived_{0}, phase_{0};
-};
-
-struct Team {  // this thread and how many there are
-  int index, size;
-  Barrier* barrier;
-  void wait() const {
-    if (size > 1) barrier->wait(size);
-  }
-};
 
 // --- products
 
@@ -345,13 +179,7 @@ void strips(const Matrix& m, const float* x, int count, const Target& to, int fi
   }
 }
 
-void span(int count, Team team, int& first, int& last) {
-  const int share = ((count + team.size - 1) / team.size + kStreamRows - 1) / kStreamRows;
-  first = team.index * share * kStreamRows;
-  last = first + share * kStreamRows;
-  if (first > count) first = count;
-  if (last > count) last = count;
-}
+void span(int count, Team team, int& first, int& last) { span(count, kStreamRows, team, first, last); }
 
 // This thread's share of the outputs.
 void linear(const Matrix& m, const float* x, int count, float* out, bool add, Team team) {
@@ -579,25 +407,21 @@ void unembed(const Program& p, const Entries& in, Scratch& s, Team team) {
 }
 
 }  // namespace
+}  // namespace assay
+
+using namespace assay;
 
 extern "C" {
 
 void assay_pass(const Program* program, const Entries* entries) {
   const Program& p = *program;
   Scratch scratch(p, entries->count);
-  Barrier barrier;
-#pragma omp parallel num_threads(p.n_threads)
-  {
-#ifdef _OPENMP
-    const Team team{omp_get_thread_num(), omp_get_num_threads(), &barrier};
-#else
-    const Team team{0, 1, &barrier};
-#endif
+  together(p.n_threads, [&](Team team) {
     normalise_all(p.embed_norm, entries->x, entries->x, *entries, p.d_model, team);
     team.wait();
     for (int i = 0; i < p.n_layers; ++i) block(p, p.layers[i], *entries, scratch, team);
     unembed(p, *entries, scratch, team);
-  }
+  });
 }
 
 // Bytes are read once and their sum returned, so that no compiler leaves the reading out.

@@ -3,9 +3,9 @@ import sys
 import pytest
 from shaken import small
 
-from assay.decode import build
-from assay.decode.build import kernels, read_rate
 from assay.generate import GenerateOptions, generate
+from assay.native import build
+from assay.native.build import kernels, read_rate
 from assay.sampling import SamplingConfig
 
 

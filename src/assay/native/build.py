@@ -17,9 +17,9 @@ from typing import final
 import torch
 
 from assay.data.cache import cache_folder, open_entry
-from assay.decode import compiler as cxx
-from assay.decode.abi import Entries, Program
 from assay.errors import DataError
+from assay.native import compiler as cxx
+from assay.native.abi import Entries, Program, TrainedModel, TrainingJob
 
 _LIBRARY = "kernels.so"
 
@@ -40,7 +40,7 @@ class Kernels:
 
 @functools.cache
 def kernels() -> Kernels:
-    """Return the kernels, compiled now (about four seconds) if neither wheel nor cache has them."""
+    """Return the kernels, compiled now (some seconds) if neither wheel nor cache has them."""
     if (shipped := _shipped()) is not None:
         return _described(shipped)
     compiler = cxx.find_compiler()
@@ -56,13 +56,27 @@ def kernels() -> Kernels:
 
 
 def _shipped() -> CDLL | None:
-    """Return what the wheel brought for this processor, if it did and it can be loaded."""
-    name = f"kernels-{torch.backends.cpu.get_cpu_capability()}.so"
-    path = cxx.SOURCE.with_name(name)
-    try:
-        return _declared(CDLL(str(path))) if path.is_file() else None
-    except (OSError, AttributeError):  # of a machine too unlike the one it was compiled on
-        return None
+    """Return the best of what the wheel brought that this processor can run and that loads."""
+    for name in _runnable():
+        path = cxx.FOLDER / f"kernels-{name}.so"
+        try:
+            if path.is_file():
+                return _declared(CDLL(str(path)))
+        except (OSError, AttributeError):  # of a machine too unlike the one it was compiled on
+            continue
+    return None
+
+
+def _runnable() -> list[str]:
+    """Return the targets that are for this processor, best first."""
+    plain = torch.backends.cpu.get_cpu_capability()
+    if plain != "AVX512":
+        return [plain]
+    has = torch.cpu.get_capabilities()
+    if not (has.get("avx512_bf16") and has.get("avx512_vnni")):
+        return [plain]
+    tiles = all(has.get(name) for name in ("amx_tile", "amx_bf16", "amx_int8"))
+    return [*(["AMX"] if tiles else []), "AVX512_BF16", plain]
 
 
 def _described(library: CDLL) -> Kernels:
@@ -88,7 +102,8 @@ def _built(compiler: str) -> Path:
     """Return the folder that holds the library for this source, compiler and processor."""
     version = cxx.version_of(compiler)
     command = cxx.command_of(compiler, version, cxx.native())
-    told = (cxx.SOURCE.read_text(), version, *command[1:], _processor())
+    sources = (path.read_text() for path in (*cxx.HEADERS, *cxx.SOURCES))
+    told = (*sources, version, *command[1:], _processor())
     key = hashlib.sha256("\0".join(told).encode()).hexdigest()
     entry = cache_folder(None) / "kernels" / key
     open_entry(entry, lambda folder: cxx.compile_to(folder / _LIBRARY, command))
@@ -104,6 +119,16 @@ def _declared(library: CDLL) -> CDLL:
             None,
         ),
         (library.assay_read, (c_void_p, c_int64, c_int32), c_double),
+        (library.assay_pass_new, (POINTER(TrainedModel), c_int32, c_int32), c_void_p),
+        (library.assay_pass_free, (c_void_p,), None),
+        (library.assay_train, (c_void_p, POINTER(TrainingJob), c_int32), None),
+        (
+            library.assay_train_apart,
+            (POINTER(c_void_p), c_int32, POINTER(TrainingJob), c_int32),
+            None,
+        ),
+        (library.assay_orthogonalise, (c_void_p, c_int32, c_int32, c_int32, c_int32), None),
+        (library.assay_bf16_products, (), c_int32),
         (library.assay_lanes, (), c_int32),
         (library.assay_threads, (c_int32,), c_int32),
     ):

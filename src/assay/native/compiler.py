@@ -1,4 +1,4 @@
-"""Compiling `kernels.cpp`: for this very processor at first use, for its whole kind in a wheel.
+"""Compiling the kernels: for this very processor at first use, for its whole kind in a wheel.
 
 Nothing but the standard library is imported: the wheel's build hook (hatch_build.py) takes this
 file before assay is installed.
@@ -9,15 +9,23 @@ import platform
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = tuple(sorted(FOLDER.glob("*.cpp")))
+HEADERS = tuple(sorted(FOLDER.glob("*.h")))
+_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
+_BF16 = (*_AVX512, "-mavx512vnni", "-mavx512bf16")
 TARGETS = {
-    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
+    "AMX": (*_BF16, "-mamx-tile", "-mamx-bf16", "-mamx-int8"),
+    "AVX512_BF16": _BF16,
+    "AVX512": _AVX512,
     "AVX2": ("-mavx2", "-mfma"),
     "DEFAULT": (),
 }
-"""What a wheel holds, by the names of `torch.backends.cpu.get_cpu_capability`."""
+"""What a wheel holds, best first: what `torch.backends.cpu.get_cpu_capability` tells apart, and two
+kinds of AVX512 that `torch.cpu.get_capabilities` does."""
 
 _COMPILE_S = 120
 _UNDEFINED = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
@@ -54,19 +62,27 @@ def shipped_targets() -> dict[str, tuple[str, ...]]:
 def command_of(compiler: str, version: str, target: tuple[str, ...]) -> list[str]:
     """Only GCC's OpenMP is the one that PyTorch brings; elsewhere there is one thread."""
     threads = ("-fopenmp",) if "Free Software Foundation" in version else ()
-    return [compiler, "-std=c++17", "-O2", "-fPIC", *target, *threads]
+    return [compiler, "-std=c++17", "-O3", "-fPIC", *target, *threads]
 
 
 def compile_to(library: Path, command: list[str]) -> None:
-    """Compile and link in two steps: linking with -fopenmp would bring a second pool of threads.
+    """Compile each source, all at once, and link by itself: -fopenmp would bring its own threads.
 
     Raises:
         OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired: If it cannot be done.
     """
-    made = library.with_suffix(".o")
-    _run([*command, "-c", str(SOURCE), "-o", str(made)], library.parent)
-    _run([command[0], "-shared", str(made), "-o", str(library), *_UNDEFINED], library.parent)
-    made.unlink()
+    made = [library.with_name(f"{library.stem}-{source.stem}.o") for source in SOURCES]
+    with ThreadPoolExecutor() as pool:
+        compiling = [
+            pool.submit(_run, [*command, "-c", str(source), "-o", str(to)], library.parent)
+            for source, to in zip(SOURCES, made, strict=True)
+        ]
+    for one in compiling:
+        one.result()
+    linking = [command[0], "-shared", *map(str, made), "-o", str(library), *_UNDEFINED]
+    _run(linking, library.parent)
+    for path in made:
+        path.unlink()
 
 
 def _run(command: list[str], folder: Path) -> str:

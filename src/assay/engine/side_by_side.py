@@ -1,0 +1,94 @@
+"""Models that the C++ kernels train beside each other: each thread takes one after another.
+
+A thread that has a model to itself waits for nobody and keeps it in its own cache, and whoever is
+trained beside it changes none of its bits. Models share the memory of activations, not their own.
+
+Shapes: B sequences, T1 = T + 1 tokens.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from assay.errors import DivergedError
+from assay.native.abi import TrainingJob
+from assay.nn.model import GPT
+from assay.train.described import Described
+from assay.train.kernels import Passes
+from assay.train.loop import StepReport, conclude
+from assay.train.optim import Optimizers
+from assay.train.plan import Plan
+from assay.train.watch import gradient_norm
+
+Outcome = StepReport | DivergedError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What one replica trains with: the arguments of `assay.train.loop.train`."""
+
+    model: GPT
+    batch_at: Callable[[int], Int[Tensor, "B T1"]]
+    optimizers: Optimizers
+    plan: Plan
+    start: int = 0
+
+
+@final
+class SideBySide:
+    """Members of one architecture that step together."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = members
+        self._passes = Passes(bf16=members[0].plan.autocast)
+        self._described: dict[int, Described] = {}
+
+    def step(self, steps: Sequence[int]) -> list[StepReport | DivergedError]:
+        """Take the given step of each member."""
+        began = time.perf_counter()
+        batches = [m.batch_at(step) for m, step in zip(self.members, steps, strict=True)]
+        losses = self._gradients(batches)
+        outcomes = [
+            self._conclude(row, batch, step, loss)
+            for row, (batch, step, loss) in enumerate(zip(batches, steps, losses, strict=True))
+        ]
+        elapsed_s = (time.perf_counter() - began) / len(steps)
+        return [
+            replace(outcome, elapsed_s=elapsed_s) if isinstance(outcome, StepReport) else outcome
+            for outcome in outcomes
+        ]
+
+    def release(self) -> None:
+        """Nothing is shared that a model would have to be given back."""
+
+    def _gradients(self, batches: Sequence[Int[Tensor, "B T1"]]) -> list[Tensor]:
+        """Leave in each model the gradients of its mean loss; return the losses, in nats."""
+        n_pieces = self.members[0].plan.config.micro_batches
+        totals = [torch.zeros(()) for _ in batches]
+        for pieces in zip(*(batch.chunk(n_pieces) for batch in batches), strict=True):
+            jobs = [self._job(row, piece, n_pieces) for row, piece in enumerate(pieces)]
+            for row, loss in enumerate(self._passes.apart(jobs)):
+                totals[row] = totals[row] + torch.tensor(loss / n_pieces)
+        return totals
+
+    def _job(self, row: int, tokens: Int[Tensor, "B T1"], n_pieces: int) -> TrainingJob:
+        model = self.members[row].model
+        described = self._described.get(row)
+        if described is None or described.moved(model):
+            described = self._described[row] = Described(model, tokens.shape)
+        return described.job(model, tokens, pieces=n_pieces)
+
+    def _conclude(
+        self, row: int, batch: Tensor, step: int, total: Tensor
+    ) -> StepReport | DivergedError:
+        member = self.members[row]
+        try:
+            found = total, gradient_norm(member.model)
+            return conclude(member.model, batch, member.optimizers, member.plan, step, found)
+        except DivergedError as error:
+            return error

@@ -1,0 +1,228 @@
+// Matrix products C = A B, summed in float32. Every sum goes through k in order, whatever is computed
+// beside it: the bits of an element depend on its row of A, its column of B and on nothing else.
+
+#pragma once
+
+#include <type_traits>
+
+#include "packing.h"
+
+namespace assay {
+namespace {
+
+constexpr int kDepth = 512;  // of k at a time: two panels of it stay in the nearest cache
+
+// --- the innermost loops
+
+// R rows and P panels in registers, by vector instructions. A unit of A is at a[r * row + u * unit].
+template <int R, int P>
+void few(const float* a, int64_t row, int64_t unit, const float* b, int64_t panel, int k, float* c,
+         int64_t c_stride, int columns, bool add) {
+  constexpr int kVecs = kPanel / kLanes;
+  Vec sums[R][P * kVecs] = {};
+  if (add)
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < P * kVecs; ++v) {
+        const int left = columns - v * kLanes;
+        if (left > 0) sums[r][v] = take(c + r * c_stride + v * kLanes, left < kLanes ? left : kLanes);
+      }
+  for (int i = 0; i < k; ++i) {
+    Vec bs[P * kVecs];
+#pragma GCC unroll 8
+    for (int v = 0; v < P * kVecs; ++v)
+      bs[v] = load(b + v / kVecs * panel + i * kPanel + v % kVecs * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Vec as = splat(a[r * row + i * unit]);
+#pragma GCC unroll 8
+      for (int v = 0; v < P * kVecs; ++v) sums[r][v] += as * bs[v];
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < P * kVecs; ++v) {
+      const int left = columns - v * kLanes;
+      if (left > 0) put(c + r * c_stride + v * kLanes, sums[r][v], left < kLanes ? left : kLanes);
+    }
+}
+
+template <int R, int P>
+void few(const BF16* a, int64_t row, int64_t unit, const BF16* b, int64_t panel, int k, float* c,
+         int64_t c_stride, int columns, bool add) {
+#if defined(__AVX512BF16__)
+  __m512 sums[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) {
+      const int left = columns - p * kPanel;
+      sums[r][p] = _mm512_setzero_ps();
+      if (add && left > 0)
+        sums[r][p] = (__m512)take(c + r * c_stride + p * kPanel, left < kLanes ? left : kLanes);
+    }
+  for (int i = 0; 2 * i < k; ++i) {
+    __m512bh bs[P];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) bs[p] = (__m512bh)_mm512_loadu_si512(b + p * panel + 2 * i * kPanel);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      int32_t pair;
+      std::memcpy(&pair, a + r * row + i * unit, 4);
+      const __m512bh as = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) sums[r][p] = _mm512_dpbf16_ps(sums[r][p], as, bs[p]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) {
+      const int left = columns - p * kPanel;
+      if (left > 0)
+        put(c + r * c_stride + p * kPanel, (Vec)sums[r][p], left < kLanes ? left : kLanes);
+    }
+#endif
+}
+
+#if defined(__AVX512F__)
+constexpr int kFewRows = 12, kHalfRows = 8, kFewPanels = 2;  // 24 of 32 registers hold sums
+#elif defined(__AVX__)
+constexpr int kFewRows = 6, kHalfRows = 4, kFewPanels = 1;  // 12 of 16
+#elif defined(__aarch64__)
+constexpr int kFewRows = 6, kHalfRows = 4, kFewPanels = 1;  // 24 of 32
+#else
+constexpr int kFewRows = 3, kHalfRows = 2, kFewPanels = 1;  // 12 of 16
+#endif
+
+template <int P, typename T>
+void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64_t c_stride,
+             int columns, bool add) {
+  int row = 0;
+  const auto at = [&](auto rows) {
+    const Left<T> from = a.from(row, 0);
+    few<decltype(rows)::value, P>(from.at, a.row, a.unit, b, panel, k, c + row * c_stride, c_stride,
+                                  columns, add);
+    row += decltype(rows)::value;
+  };
+  if (a.in_rows())
+    while (row + kFewRows <= m) at(std::integral_constant<int, kFewRows>());
+  while (row + kHalfRows <= m) at(std::integral_constant<int, kHalfRows>());  // divides a group
+  while (row < m) at(std::integral_constant<int, 1>());
+}
+
+#ifdef ASSAY_TILES
+// The tiles of C are registers 0 to 3, those of A 4 and 5, those of B 6 and 7.
+template <int R, int P>
+void tile(const BF16* a, const Left<BF16>& like, const BF16* b, int64_t panel, int k, float* c,
+          int64_t c_stride, bool add) {
+  const int64_t step = 4 * c_stride, a_step = 2 * like.row, along = 16 * like.unit;
+  if (add) {
+    _tile_loadd(0, c, step);
+    if (P == 2) _tile_loadd(1, c + 16, step);
+    if (R == 2) _tile_loadd(2, c + 16 * c_stride, step);
+    if (R == 2 && P == 2) _tile_loadd(3, c + 16 * c_stride + 16, step);
+  } else {
+    _tile_zero(0);
+    if (P == 2) _tile_zero(1);
+    if (R == 2) _tile_zero(2);
+    if (R == 2 && P == 2) _tile_zero(3);
+  }
+  for (int i = 0; i < k; i += 32, a += along) {
+    _tile_loadd(6, b + i * kPanel, 64);
+    _tile_loadd(4, a, a_step);
+    _tile_dpbf16ps(0, 4, 6);
+    if (P == 2) {
+      _tile_loadd(7, b + panel + i * kPanel, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if (R == 2) {
+      _tile_loadd(5, a + like.group, a_step);
+      _tile_dpbf16ps(2, 5, 6);
+      if (P == 2) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, c, step);
+  if (P == 2) _tile_stored(1, c + 16, step);
+  if (R == 2) _tile_stored(2, c + 16 * c_stride, step);
+  if (R == 2 && P == 2) _tile_stored(3, c + 16 * c_stride + 16, step);
+}
+
+// At an edge of C the tiles go through memory of their own.
+template <int R, int P>
+void tile_some(const BF16* a, const Left<BF16>& like, const BF16* b, int64_t panel, int k, float* c,
+               int64_t c_stride, int rows, int columns, bool add) {
+  constexpr int kWide = 16 * P;
+  if (rows >= 16 * R && columns >= kWide) return tile<R, P>(a, like, b, panel, k, c, c_stride, add);
+  alignas(64) float some[16 * R * kWide] = {};
+  const int m = rows < 16 * R ? rows : 16 * R, n = columns < kWide ? columns : kWide;
+  if (add)
+    for (int r = 0; r < m; ++r) std::memcpy(some + r * kWide, c + r * c_stride, 4 * n);
+  tile<R, P>(a, like, b, panel, k, some, kWide, add);
+  for (int r = 0; r < m; ++r) std::memcpy(c + r * c_stride, some + r * kWide, 4 * n);
+}
+
+template <int P>
+void rows_of_tiles(Left<BF16> a, int m, const BF16* b, int64_t panel, int k, float* c,
+                   int64_t c_stride, int columns, bool add) {
+  int row = 0;
+  for (; row + 16 < m; row += 32)
+    tile_some<2, P>(a.from(row, 0).at, a, b, panel, k, c + row * c_stride, c_stride, m - row, columns, add);
+  if (row < m)
+    tile_some<1, P>(a.from(row, 0).at, a, b, panel, k, c + row * c_stride, c_stride, m - row, columns, add);
+}
+#endif
+
+// While one exists, this thread's tiles are set up for products.
+template <typename T>
+class Ready {
+ public:
+#ifdef ASSAY_TILES
+  Ready() {
+    if (!in_tiles<T>()) return;
+    alignas(64) uint8_t config[64] = {1};
+    for (int i = 0; i < 8; ++i) {
+      config[16 + 2 * i] = 64;
+      config[48 + i] = 16;
+    }
+    _tile_loadconfig(config);
+  }
+  ~Ready() {
+    if (in_tiles<T>()) _tile_release();
+  }
+#else
+  Ready() {}
+#endif
+};
+
+template <int P, typename T>
+void some_panels(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64_t c_stride,
+                 int columns, bool add) {
+#ifdef ASSAY_TILES
+  if constexpr (sizeof(T) == 2)
+    if (in_tiles<T>()) return rows_of_tiles<P>(a, m, b, panel, k, c, c_stride, columns, add);
+#endif
+  rows_of<P>(a, m, b, panel, k, c, c_stride, columns, add);
+}
+
+// C (m x n) = A B, or += with `add`; `panel` is the distance of two panels of B. Rows of A may be
+// read up to the next multiple of 32 in both directions; what stands there meets zeros of B or
+// reaches no element of C.
+template <typename T>
+void multiply(Left<T> a, int m, const T* b, int64_t panel, int n, int k, float* c, int64_t c_stride,
+              bool add) {
+#ifdef ASSAY_TILES
+  constexpr int kWide = 2;
+#else
+  constexpr int kWide = kFewPanels;
+#endif
+  for (int i = 0; i < k; i += kDepth) {
+    const int deep = k - i < kDepth ? k - i : kDepth;
+    const Left<T> from = a.from(0, i);
+    for (int column = 0; column < n; column += kWide * kPanel) {
+      const T* at = b + column / kPanel * panel + int64_t(i) * kPanel;
+      float* to = c + column;
+      if (kWide > 1 && n - column > kPanel)
+        some_panels<kWide>(from, m, at, panel, deep, to, c_stride, n - column, add || i);
+      else
+        some_panels<1>(from, m, at, panel, deep, to, c_stride, n - column, add || i);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace assay

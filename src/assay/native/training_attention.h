@@ -1,0 +1,206 @@
+// Attention of one sequence and one group of heads, forward and backward, over blocks of queries.
+// All scores of a block exist at once; keys that none of its queries sees are left out.
+
+#pragma once
+
+#include "training_rows.h"
+
+namespace assay {
+namespace {
+
+constexpr int kQueries = 64;
+
+template <typename T>
+struct Heads {  // rows of all tokens: q, k, v with their strides, what comes of them, and gradients
+  const T *q, *k, *v;
+  T* mixed;
+  float* logs;  // of each head and token: the logarithm of the sum of its weights
+  const T* d_mixed;
+  float *d_q, *d_k, *d_v;
+  int64_t q_stride, k_stride;  // numbers from one token to the next
+};
+
+template <typename T>
+class Attention {
+ public:
+  explicit Attention(const TrainedModel& m)
+      : m_(m), wide_(padded(m.seq_len)), head_(padded(m.d_head)),
+        scores_(kQueries * wide_), also_(kQueries * wide_), out_(kQueries * head_),
+        d_keys_(wide_ * head_), d_values_(wide_ * head_), weights_(size(kQueries, wide_)),
+        d_scores_(size(kQueries, wide_)), turned_(size(wide_, padded(kQueries))),
+        k_columns_(size(wide_, head_)), v_columns_(size(wide_, head_)), k_rows_(size(wide_, head_)),
+        v_rows_(size(wide_, head_)), q_block_(size(kQueries, head_)), o_block_(size(kQueries, head_)) {}
+
+  void forward(const Heads<T>& h, int row, int group) {
+    pack_keys(h, row, group, false);
+    for (int head = first_head(group); head < first_head(group + 1); ++head)
+      for (int first = 0; first < m_.seq_len; first += kQueries) {
+        const Piece piece = piece_of(first);
+        const T* q = h.q + int64_t(row * m_.seq_len + first) * h.q_stride + head * m_.d_head;
+        score(q, h.q_stride, piece, k_columns_.data(), scores_.data());
+        for (int i = 0; i < piece.n_queries; ++i) weigh(h, row, head, piece, i);
+        mix(h, row, head, piece);
+      }
+  }
+
+  void backward(const Heads<T>& h, int row, int group) {
+    pack_keys(h, row, group, true);
+    std::fill(d_keys_.begin(), d_keys_.end(), 0.0f);
+    std::fill(d_values_.begin(), d_values_.end(), 0.0f);
+    for (int head = first_head(group); head < first_head(group + 1); ++head)
+      for (int first = 0; first < m_.seq_len; first += kQueries)
+        back(h, row, head, piece_of(first));
+    for (int t = 0; t < m_.seq_len; ++t) {
+      const int64_t at = int64_t(row * m_.seq_len + t) * h.k_stride + group * m_.d_head;
+      std::memcpy(h.d_k + at, &d_keys_[t * head_], 4 * m_.d_head);
+      std::memcpy(h.d_v + at, &d_values_[t * head_], 4 * m_.d_head);
+    }
+  }
+
+ private:
+  typedef std::vector<T, OnLines<T>> Row;
+
+  struct Piece {  // queries and the keys that at least one of them sees
+    int first_query, n_queries, first_key, n_keys;
+  };
+
+  static size_t size(int64_t rows, int64_t width) { return (rows + kPad) * (width + kPad); }
+  int first_head(int group) const { return group * (m_.n_heads / m_.n_groups); }
+
+  Piece piece_of(int first) const {
+    const int end = first + kQueries < m_.seq_len ? first + kQueries : m_.seq_len;
+    int key = m_.window && first >= m_.window ? first - m_.window + 1 : 0;
+    key = key / kPad * kPad;
+    return {first, end - first, key, end - key};
+  }
+
+  void pack_keys(const Heads<T>& h, int row, int group, bool learns) {
+    const int n = m_.seq_len, n_panels = (n + kPanel - 1) / kPanel, width = m_.d_head;
+    const int64_t at = int64_t(row) * n * h.k_stride + group * width;
+    pack_columns(h.k + at, h.k_stride, width, n, k_columns_.data(), 0, n_panels);
+    const int64_t panel = panel_size<T>(n);
+    if (learns) {
+      pack_columns(h.v + at, h.k_stride, width, n, v_columns_.data(), 0, n_panels);
+      pack_rows(h.k + at, h.k_stride, 0, n, width, k_rows_.data(), panel);
+    } else {
+      pack_rows(h.v + at, h.k_stride, 0, n, width, v_rows_.data(), panel);
+    }
+  }
+
+  // scores = rows of queries times the keys of a piece, given as columns.
+  void score(const T* rows, int64_t stride, const Piece& p, const T* columns, float* scores) {
+    const int64_t panel = panel_size<T>(m_.d_head);
+    multiply(Left<T>::rows(rows, stride), p.n_queries, columns + p.first_key / kPanel * panel, panel,
+             p.n_keys, m_.d_head, scores, wide_, false);
+  }
+
+  // Scales and biases the scores of query i; -inf where it does not see a key. Returns the width.
+  int see(const Piece& p, int head, int i, float* scores) {
+    const int query = p.first_query + i - p.first_key;  // counted from the first key
+    const int width = padded(p.n_keys);
+    const float scale = 1.0f / std::sqrt(float(m_.d_head));
+    if (m_.slopes) {
+      const float slope = m_.slopes[head];
+      Vec distance;
+      for (int lane = 0; lane < kLanes; ++lane) distance[lane] = lane - query;
+      for (int j = 0; j <= query; j += kLanes)
+        store(scores + j, load(scores + j) * scale + slope * (distance + float(j)));
+    } else {
+      for (int j = 0; j <= query; j += kLanes) store(scores + j, load(scores + j) * scale);
+    }
+    std::fill(scores + query + 1, scores + width, -INFINITY);
+    if (m_.window && query >= m_.window) std::fill(scores, scores + query - m_.window + 1, -INFINITY);
+    return width;
+  }
+
+  void weigh(const Heads<T>& h, int row, int head, const Piece& p, int i) {
+    float* scores = &scores_[i * wide_];
+    const int width = see(p, head, i, scores);
+    Vec peak = load(scores);
+    for (int j = kLanes; j < width; j += kLanes) {
+      const Vec v = load(scores + j);
+      peak = v > peak ? v : peak;
+    }
+    float most = peak[0];
+    for (int lane = 1; lane < kLanes; ++lane) most = peak[lane] > most ? peak[lane] : most;
+    Vec whole = {};
+    T* weights = &weights_[i * wide_];
+    for (int j = 0; j < width; j += kLanes) {
+      const Vec w = exp(load(scores + j) - most);
+      whole += w;
+      store(weights + j, w);
+    }
+    sums_[i] = sum(whole);
+    const int query = p.first_query + i;
+    h.logs[(int64_t(row) * m_.n_heads + head) * m_.seq_len + query] = most + std::log(sums_[i]);
+  }
+
+  void mix(const Heads<T>& h, int row, int head, const Piece& p) {
+    multiply_keys(weights_.data(), p, v_rows_.data(), out_.data());
+    for (int i = 0; i < p.n_queries; ++i) {
+      const float share = 1.0f / sums_[i];
+      float* out = &out_[i * head_];
+      map(out, m_.d_head, [share](Vec v) { return v * share; });
+      const int64_t token = int64_t(row) * m_.seq_len + p.first_query + i;
+      cast_row(out, h.mixed + token * h.q_stride + head * m_.d_head, m_.d_head);
+    }
+  }
+
+  // out = weights (queries x keys of a piece) times rows of keys.
+  void multiply_keys(const T* weights, const Piece& p, const T* rows, float* out) {
+    multiply(Left<T>::rows(weights, wide_), p.n_queries, rows + p.first_key * kPanel,
+             panel_size<T>(m_.seq_len), m_.d_head, p.n_keys, out, head_, false);
+  }
+
+  void back(const Heads<T>& h, int row, int head, const Piece& p) {
+    const int64_t token = int64_t(row) * m_.seq_len + p.first_query, at = token * h.q_stride + head * m_.d_head;
+    const T *q = h.q + at, *d_mixed = h.d_mixed + at;
+    score(q, h.q_stride, p, k_columns_.data(), scores_.data());
+    score(d_mixed, h.q_stride, p, v_columns_.data(), also_.data());
+    const float scale = 1.0f / std::sqrt(float(m_.d_head));
+    for (int i = 0; i < p.n_queries; ++i) {
+      float* scores = &scores_[i * wide_];
+      const int width = see(p, head, i, scores);
+      const float log = h.logs[(int64_t(row) * m_.n_heads + head) * m_.seq_len + p.first_query + i];
+      const float mean = inner(d_mixed + i * h.q_stride, h.mixed + at + i * h.q_stride);
+      const float* d = &also_[i * wide_];
+      T *weights = &weights_[i * wide_], *d_scores = &d_scores_[i * wide_];
+      for (int j = 0; j < width; j += kLanes) {
+        const Vec w = exp(load(scores + j) - log);
+        store(weights + j, w);
+        const Vec pull = w * (load(d + j) - mean) * scale;
+        store(d_scores + j, w == 0.0f ? Vec{} : pull);  // an unseen key's may be no number
+      }
+    }
+    multiply_keys(d_scores_.data(), p, k_rows_.data(), out_.data());
+    for (int i = 0; i < p.n_queries; ++i)
+      std::memcpy(h.d_q + at + i * h.q_stride, &out_[i * head_], 4 * m_.d_head);
+    const int64_t panel = panel_size<T>(p.n_queries);
+    pack_rows(q, h.q_stride, 0, p.n_queries, m_.d_head, q_block_.data(), panel);
+    pack_rows(d_mixed, h.q_stride, 0, p.n_queries, m_.d_head, o_block_.data(), panel);
+    to_keys(d_scores_.data(), p, q_block_.data(), d_keys_.data());
+    to_keys(weights_.data(), p, o_block_.data(), d_values_.data());
+  }
+
+  // sums (keys x channels) += the transpose of weights (queries x keys) times rows of queries.
+  void to_keys(const T* weights, const Piece& p, const T* rows, float* sums) {
+    pack_turned(weights, wide_, 0, p.n_queries, p.n_keys, turned_.data(), p.n_queries);
+    multiply(Left<T>::turned(turned_.data(), p.n_queries), p.n_keys, rows, panel_size<T>(p.n_queries),
+             m_.d_head, p.n_queries, sums + p.first_key * head_, head_, true);
+  }
+
+  float inner(const T* a, const T* b) {
+    Vec whole = {};
+    each(m_.d_head, [&](int i, int n) { whole += take(a + i, n) * take(b + i, n); });
+    return sum(whole);
+  }
+
+  const TrainedModel& m_;
+  const int64_t wide_, head_;
+  Floats scores_, also_, out_, d_keys_, d_values_;
+  Row weights_, d_scores_, turned_, k_columns_, v_columns_, k_rows_, v_rows_, q_block_, o_block_;
+  float sums_[kQueries];
+};
+
+}  // namespace
+}  // namespace assay

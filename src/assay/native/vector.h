@@ -1,0 +1,195 @@
+// Vectors as wide as the processor's, in the compiler's own notation (GCC and Clang), memory that
+// begins where a line of the cache does, and the few functions that models need of them.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace assay {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+// A vector that lies across two lines costs two loads, and what the system hands out begins 16
+// bytes after a line.
+template <typename T>
+struct OnLines {
+  typedef T value_type;
+  static constexpr std::align_val_t kLine{64};
+  OnLines() = default;
+  template <typename U>
+  OnLines(const OnLines<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
+  void deallocate(T* at, size_t) { ::operator delete(at, kLine); }
+  bool operator==(const OnLines&) const { return true; }
+  bool operator!=(const OnLines&) const { return false; }
+};
+typedef std::vector<float, OnLines<float>> Floats;
+
+typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+typedef int8_t Bytes __attribute__((vector_size(kLanes)));
+
+struct BF16 {
+  uint16_t bits;
+};
+
+inline Vec load(const float* from) {
+  Vec v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline Vec load(const BF16* from) {
+#if defined(__AVX512F__)  // GCC 12 makes three instructions of what is one
+  Words words = (Words)_mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
+#else
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  Words words = __builtin_convertvector(halves, Words) << 16;
+#endif
+  Vec v;
+  std::memcpy(&v, &words, sizeof v);
+  return v;
+}
+
+inline Vec load(const int8_t* from) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#else
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Vec);
+#endif
+}
+
+inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
+
+// To the nearest, halves to the even one; a NaN stays one.
+inline Halves rounded(Vec v) {
+#if defined(__AVX512BF16__)
+  return (Halves)_mm512_cvtneps_pbh((__m512)v);
+#else
+  Words words;
+  std::memcpy(&words, &v, sizeof words);
+  const Words nearest = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
+  const Words kept = v == v ? nearest : (words >> 16) | 0x40;
+  return __builtin_convertvector(kept, Halves);
+#endif
+}
+
+inline void store(BF16* to, Vec v) {
+  const Halves halves = rounded(v);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
+// The rest of a row, filled up with zeros. It goes through the same vector instructions as what was
+// before it: a compiler may fuse a product with a sum in one scalar loop and not in another.
+template <typename T>
+Vec load_some(const T* from, int count) {
+  T some[kLanes] = {};
+  std::memcpy(some, from, sizeof(T) * count);
+  return load(some);
+}
+
+template <typename T>
+void store_some(T* to, Vec v, int count) {
+  T some[kLanes];
+  store(some, v);
+  std::memcpy(to, some, sizeof(T) * count);
+}
+
+inline Vec splat(float value) { return Vec{} + value; }
+
+inline float sum(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
+  float lane[kLanes];
+  store(lane, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+#endif
+}
+
+// e^x to 2 units in the last place; 0 under -87.
+inline Vec exp(Vec x) {
+  Vec low = x < -87.0f ? splat(-87.0f) : x;
+  low = low > 88.0f ? splat(88.0f) : low;
+  Vec shifted = low * 1.44269504f + 12582912.0f;  // rounds to whole powers of two
+  Vec n = shifted - 12582912.0f;
+  Vec r = (low - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
+  Vec power;
+  std::memcpy(&power, &scale, sizeof power);
+  return x < -87.0f ? splat(0.0f) : p * power;
+}
+
+// Calls f(i, count) for whole vectors and for what is left of `width`.
+template <typename F>
+inline void each(int width, F f) {
+  int i = 0;
+  for (; i + kLanes <= width; i += kLanes) f(i, kLanes);
+  if (i < width) f(i, width - i);
+}
+
+template <typename T>
+inline Vec take(const T* from, int count) {
+  return count == kLanes ? load(from) : load_some(from, count);
+}
+
+template <typename T>
+inline void put(T* to, Vec v, int count) {
+  if (count == kLanes)
+    store(to, v);
+  else
+    store_some(to, v, count);
+}
+
+template <typename F>
+void map(float* values, int count, F f) {
+  each(count, [&](int i, int n) { put(values + i, f(take(values + i, n)), n); });
+}
+
+// The sum of f over a row; what lies beyond its end counts as nothing.
+template <typename F>
+float total(const float* values, int count, F f) {
+  Vec partial = {};
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) partial += f(load(values + i));
+  if (i < count) {
+    Vec some = f(load_some(values + i, count - i));
+    partial += load_some((const float*)&some, count - i);
+  }
+  return sum(partial);
+}
+
+}  // namespace
+}  // namespace assay

@@ -1,0 +1,129 @@
+"""Loss and gradients of a batch by the C++ kernels, in place of PyTorch's passes.
+
+The kernels (`native/training.cpp`) compute what `nn/reference.py` says, in float32 or with products
+of bfloat16. Parameters and gradients stay tensors of PyTorch; the kernels are given where they are.
+Bits depend neither on the number of threads nor on what other models are trained beside.
+
+Shapes: B sequences, T1 = T + 1 tokens.
+"""
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from assay.native import abi
+from assay.native.build import kernels
+from assay.native.kinds import unknown, unsupported
+from assay.nn.model import GPT, ModelConfig
+from assay.train.config import TrainConfig
+from assay.train.described import Described
+
+
+def why_not(model: ModelConfig, config: TrainConfig, device: torch.device) -> str | None:
+    """Return why the kernels cannot train a model, in a few words, or None."""
+    dropout = model.dropout or getattr(model.mixer, "dropout", 0.0)
+    if device.type != "cpu":
+        return f"train.device={device}"
+    if (choice := unknown(model)) is not None:
+        return choice
+    if dropout > 0:
+        return f"dropout of {dropout}"
+    if config.recompute:
+        return "train.recompute=true"
+    if kernels().library is None:
+        return kernels().note
+    if config.precision == "bf16" and not multiplies_bf16():
+        return "train.precision=bf16 on a processor without products of bfloat16"
+    return None
+
+
+def multiplies_bf16() -> bool:
+    """Return whether the kernels can multiply in bfloat16 here."""
+    library = kernels().library
+    return library is not None and library.assay_bf16_products() > 0
+
+
+@final
+class Passes:
+    """The kernels' memory for batches of one shape and models of one architecture."""
+
+    def __init__(self, *, bf16: bool) -> None:
+        library = kernels().library
+        assert library is not None, kernels().note
+        self._library, self._bf16 = library, bf16
+        self._shared: dict[int, int] = {}  # by threads: a pass that all of them take together
+        self._single: list[int] = []  # passes of one thread each
+
+    def together(self, job: abi.TrainingJob) -> None:
+        """Let all threads do one job."""
+        threads = torch.get_num_threads()
+        if threads not in self._shared:
+            self._shared[threads] = self._new(job, threads)
+        self._library.assay_train(self._shared[threads], ctypes.byref(job), threads)
+
+    def apart(self, jobs: Sequence[abi.TrainingJob]) -> list[float]:
+        """Let each thread do one job after another; return the losses, in nats."""
+        threads = min(torch.get_num_threads(), len(jobs))
+        while len(self._single) < threads:
+            self._single.append(self._new(jobs[0], 1))
+        passes = (ctypes.c_void_p * threads)(*self._single[:threads])
+        asked = (abi.TrainingJob * len(jobs))(*jobs)
+        self._library.assay_train_apart(passes, threads, asked, len(jobs))
+        return [job.loss for job in asked]
+
+    def _new(self, job: abi.TrainingJob, threads: int) -> int:
+        made: int | None = self._library.assay_pass_new(job.model, self._bf16, threads)
+        if made is None:
+            raise RuntimeError("not enough memory for the activations of a batch")
+        weakref.finalize(self, self._library.assay_pass_free, made)
+        return made
+
+
+@final
+class Trained:
+    """A model with its place in memory and the passes over its batches, by their shape."""
+
+    def __init__(self, *, bf16: bool) -> None:
+        self._bf16 = bf16
+        self._passes: dict[tuple[int, ...], Passes] = {}
+        self._described: dict[tuple[int, ...], Described] = {}
+
+    def gradients(
+        self, model: GPT, tokens: Int[Tensor, "B T1"], *, pieces: int, apart: bool
+    ) -> Float[Tensor, ""]:
+        """Add the gradients of the mean loss of a batch over `pieces`; return that loss.
+
+        Args:
+            model: Always the same one.
+            tokens: A batch.
+            pieces: What the loss is divided by.
+            apart: Whether the gradients are to have memory that no later call writes to.
+        """
+        shape = tuple(tokens.shape)
+        described = self._described.get(shape)
+        if described is None or apart or described.moved(model):
+            described = self._described[shape] = Described(model, shape)
+        if shape not in self._passes:
+            self._passes[shape] = Passes(bf16=self._bf16)
+        job = described.job(model, tokens, pieces=pieces)
+        self._passes[shape].together(job)
+        return torch.tensor(job.loss / pieces)
+
+
+_TRAINED: weakref.WeakKeyDictionary[GPT, dict[bool, Trained]] = weakref.WeakKeyDictionary()
+
+
+def gradients(
+    model: GPT, tokens: Int[Tensor, "B T1"], *, bf16: bool, pieces: int, apart: bool
+) -> Float[Tensor, ""]:
+    """Add a model's gradients; see `Trained.gradients`. Its memory lasts as long as the model."""
+    assert unsupported(model) is None, unsupported(model)
+    of_model = _TRAINED.setdefault(model, {})
+    if bf16 not in of_model:
+        of_model[bf16] = Trained(bf16=bf16)
+    return of_model[bf16].gradients(model, tokens, pieces=pieces, apart=apart)
