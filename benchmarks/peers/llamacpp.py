@@ -42,6 +42,10 @@ def write_gguf(model: GPT2LMHeadModel, path: Path, kind: str) -> None:
     writer.close()
 
 
+def _has_amx() -> bool:
+    return bool(torch.cpu.get_capabilities().get("amx_int8"))
+
+
 class Decoder:
     """Greedy decoding of several rows, each a sequence of its own in one batch."""
 
@@ -49,9 +53,10 @@ class Decoder:
         llama_cpp.llama_log_set(_SILENT, None)
         self.rows, self.vocab_size = rows, vocab_size
         threads = torch.get_num_threads()
-        self.model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        settings = llama_cpp.llama_model_default_params()
+        # Repacked for AMX, a tied Q8_0 matrix ends its first product with a segmentation fault.
+        settings.use_extra_bufts = not (path.stem == "Q8_0" and _has_amx())
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), settings)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = rows * max_len
         params.n_batch = rows * max_len

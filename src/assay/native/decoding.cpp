@@ -8,8 +8,7 @@
 //
 // Vectors are the compiler's own (GCC and Clang), as wide as the processor's.
 
-#include "team.h"
-#include "vector.h"
+#include "dots.h"
 
 extern "C" {
 
@@ -72,19 +71,6 @@ enum BlockKind { kPre, kPost, kParallel, kPlain };
 enum Activation { kGELU, kGELUTanh, kReLU, kReLU2, kSiLU };
 
 // --- products
-
-struct Target {
-  float* out;
-  int64_t stride;
-  bool add;
-  const float *scale, *bias;
-  void put(int row, int entry, float value) const {
-    if (scale) value *= scale[row];
-    if (bias) value += bias[row];
-    float& place = out[entry * stride + row];
-    place = add ? place + value : value;
-  }
-};
 
 // With `Ahead` the weights come from memory: their rows are too short for the processor to see a
 // stream in each, so those of the next tile are asked for.
@@ -179,13 +165,36 @@ void strips(const Matrix& m, const float* x, int count, const Target& to, int fi
   }
 }
 
-void span(int count, Team team, int& first, int& last) { span(count, kStreamRows, team, first, last); }
+// Whether the entries of a product are split, since the processor has instructions for it.
+bool splits(const Matrix& m) {
+#ifdef ASSAY_DOTS
+  return m.kind != kFloat32;
+#else
+  return false;
+#endif
+}
+
+void span(int count, Team team, int& first, int& last) { span(count, 32, team, first, last); }
+
+// Gets entries ready for products with weights like `m`; after it threads meet.
+void prepare(const Matrix& m, const float* x, int count, Operand& operand, Team team) {
+#ifdef ASSAY_DOTS
+  if (splits(m)) operand.split(x, count, m.kind == kInt8, team);
+  if (splits(m)) team.wait();
+#endif
+}
 
 // This thread's share of the outputs.
-void linear(const Matrix& m, const float* x, int count, float* out, bool add, Team team) {
+void linear(const Matrix& m, const float* x, const Operand& operand, int count, float* out, bool add, Team team) {
   int first, last;
   span(m.n_out, team, first, last);
   const Target to{out, m.n_out, add, m.scale, m.bias};
+#ifdef ASSAY_DOTS
+  switch (m.kind) {
+    case kBFloat16: return dot_products((const BF16*)m.weight, m.n_out, m.n_in, operand, count, to, first, last);
+    case kInt8: return dot_products((const int8_t*)m.weight, m.n_out, m.n_in, operand, count, to, first, last);
+  }
+#endif
   switch (m.kind) {
     case kFloat32: return strips<float>(m, x, count, to, first, last);
     case kBFloat16: return strips<BF16>(m, x, count, to, first, last);
@@ -316,19 +325,22 @@ void attend(const Program& p, const Layer& layer, const float* query, int row, i
 
 struct Scratch {
   Floats normed, also, q, k, v, mixed, gate, up, scores;
+  Operand in, mixed_in, up_in;  // what products read
   Scratch(const Program& p, int n)
       : normed(size(n, p.d_model)), also(size(n, p.d_model)), q(size(n, p.n_heads * p.d_head)),
         k(size(n, p.n_groups * p.d_head)), v(size(n, p.n_groups * p.d_head)),
         mixed(size(n, p.n_heads * p.d_head)), gate(p.gated ? size(n, p.d_ff) : 0),
-        up(size(n, p.d_ff)), scores(size(p.n_threads, p.room)) {}
+        up(size(n, p.d_ff)), scores(size(p.n_threads, p.room)), in(n, p.d_model),
+        mixed_in(n, p.n_heads * p.d_head), up_in(n, p.d_ff) {}
   static size_t size(int64_t count, int64_t width) { return count * width; }
 };
 
 void mix(const Program& p, const Layer& layer, const float* x, const Entries& in, bool add,
          Scratch& s, Team team) {
-  linear(layer.q, x, in.count, s.q.data(), false, team);
-  linear(layer.k, x, in.count, s.k.data(), false, team);
-  linear(layer.v, x, in.count, s.v.data(), false, team);
+  prepare(layer.q, x, in.count, s.in, team);
+  linear(layer.q, x, s.in, in.count, s.q.data(), false, team);
+  linear(layer.k, x, s.in, in.count, s.k.data(), false, team);
+  linear(layer.v, x, s.in, in.count, s.v.data(), false, team);
   team.wait();
   for (int i = team.index; i < in.count * p.n_heads; i += team.size)
     turn(p, layer.q_norm, &s.q[int64_t(i) * p.d_head], in.position[i / p.n_heads]);
@@ -348,14 +360,16 @@ void mix(const Program& p, const Layer& layer, const float* x, const Entries& in
            &s.scores[int64_t(team.index) * p.room], &s.mixed[at]);
   }
   team.wait();
-  linear(layer.out, s.mixed.data(), in.count, in.x, add, team);
+  prepare(layer.out, s.mixed.data(), in.count, s.mixed_in, team);
+  linear(layer.out, s.mixed.data(), s.mixed_in, in.count, in.x, add, team);
   team.wait();
 }
 
 void feed_forward(const Program& p, const Layer& layer, const float* x, const Entries& in, bool add,
                   Scratch& s, Team team) {
-  linear(layer.up, x, in.count, s.up.data(), false, team);
-  if (p.gated) linear(layer.gate, x, in.count, s.gate.data(), false, team);
+  prepare(layer.up, x, in.count, s.in, team);
+  linear(layer.up, x, s.in, in.count, s.up.data(), false, team);
+  if (p.gated) linear(layer.gate, x, s.in, in.count, s.gate.data(), false, team);
   int first, last;
   span(p.d_ff, team, first, last);  // what this thread has just written
   for (int e = 0; e < in.count; ++e) {
@@ -366,7 +380,8 @@ void feed_forward(const Program& p, const Layer& layer, const float* x, const En
       for (int i = first; i < last; ++i) up[i] *= bent[i];
   }
   team.wait();
-  linear(layer.down, s.up.data(), in.count, in.x, add, team);
+  prepare(layer.down, s.up.data(), in.count, s.up_in, team);
+  linear(layer.down, s.up.data(), s.up_in, in.count, in.x, add, team);
   team.wait();
 }
 
@@ -396,7 +411,8 @@ void unembed(const Program& p, const Entries& in, Scratch& s, Team team) {
     for (int d = 0; d < p.d_model; ++d) feature[d] *= p.head_factor;
   }
   team.wait();
-  linear(p.head, s.normed.data(), in.n_wanted, in.logits, false, team);
+  prepare(p.head, s.normed.data(), in.n_wanted, s.in, team);
+  linear(p.head, s.normed.data(), s.in, in.n_wanted, in.logits, false, team);
   if (p.soft_cap == 0.0f) return;
   int first, last;
   span(p.head.n_out, team, first, last);
@@ -417,6 +433,7 @@ void assay_pass(const Program* program, const Entries* entries) {
   const Program& p = *program;
   Scratch scratch(p, entries->count);
   together(p.n_threads, [&](Team team) {
+    const Ready<BF16> ready;
     normalise_all(p.embed_norm, entries->x, entries->x, *entries, p.d_model, team);
     team.wait();
     for (int i = 0; i < p.n_layers; ++i) block(p, p.layers[i], *entries, scratch, team);

@@ -17,8 +17,7 @@
 namespace assay {
 namespace {
 
-#ifdef ASSAY_DOTS
-
+// Where the results of a product go: an entry a row.
 struct Target {
   float* out;
   int64_t stride;
@@ -34,19 +33,14 @@ struct Target {
   }
 };
 
+#ifdef ASSAY_DOTS
+
 // The entries of a product, split. A thread splits some of them; all must be there before a product.
 class Operand {
  public:
-  void make_room(int64_t count, int64_t width) {
-    width_ = width;
-    stride_ = (width + 63) / 64 * 64;
-    high_.resize(2 * count * stride_);
-    low_.resize(2 * count * stride_);
-    steps_.resize(count);
-    const int64_t panels = (count + kPanel - 1) / kPanel;
-    high_panels_.resize(2 * panels * stride_ * kPanel);
-    low_panels_.resize(2 * panels * stride_ * kPanel);
-  }
+  Operand(int64_t count, int64_t width)
+      : width_(width), stride_((width + 63) / 64 * 64), high_(2 * count * stride_), low_(2 * count * stride_),
+        high_panels_(2 * padded(count) * stride_), low_panels_(2 * padded(count) * stride_), steps_(padded(count)) {}
 
   // This thread's share of the entries, in panels of 16.
   void split(const float* x, int count, bool int8, Team team) {
@@ -123,7 +117,7 @@ class Operand {
     }
   }
 
-  int64_t width_ = 0, stride_ = 0;
+  const int64_t width_, stride_;
   Raw high_, low_, high_panels_, low_panels_;
   std::vector<float> steps_;
 };
@@ -340,6 +334,12 @@ void dot_products(const T* weight, int n_out, int64_t width, const Operand& x, i
 #endif
   by_vectors(weight, width, x, count, to, first, last);
 }
+
+#else
+
+struct Operand {
+  Operand(int64_t, int64_t) {}
+};
 
 #endif  // ASSAY_DOTS
 

@@ -168,8 +168,7 @@ class Attention {
       for (int j = 0; j < width; j += kLanes) {
         const Vec w = exp(load(scores + j) - log);
         store(weights + j, w);
-        const Vec pull = w * (load(d + j) - mean) * scale;
-        store(d_scores + j, w == 0.0f ? Vec{} : pull);  // an unseen key's may be no number
+        store(d_scores + j, w * (load(d + j) - mean) * scale);
       }
     }
     multiply_keys(d_scores_.data(), p, k_rows_.data(), out_.data());
