@@ -11,6 +11,7 @@ namespace assay {
 namespace {
 
 constexpr int kDepth = 512;  // of k at a time: two panels of it stay in the nearest cache
+constexpr int kHeight = 64;  // rows of A at a time, which stay in the next one
 
 // --- the innermost loops
 
@@ -212,14 +213,17 @@ void multiply(Left<T> a, int m, const T* b, int64_t panel, int n, int k, float* 
 #endif
   for (int i = 0; i < k; i += kDepth) {
     const int deep = k - i < kDepth ? k - i : kDepth;
-    const Left<T> from = a.from(0, i);
-    for (int column = 0; column < n; column += kWide * kPanel) {
-      const T* at = b + column / kPanel * panel + int64_t(i) * kPanel;
-      float* to = c + column;
-      if (kWide > 1 && n - column > kPanel)
-        some_panels<kWide>(from, m, at, panel, deep, to, c_stride, n - column, add || i);
-      else
-        some_panels<1>(from, m, at, panel, deep, to, c_stride, n - column, add || i);
+    for (int row = 0; row < m; row += kHeight) {
+      const int high = m - row < kHeight ? m - row : kHeight;
+      const Left<T> from = a.from(row, i);
+      for (int column = 0; column < n; column += kWide * kPanel) {
+        const T* at = b + column / kPanel * panel + int64_t(i) * kPanel;
+        float* to = c + row * c_stride + column;
+        if (kWide > 1 && n - column > kPanel)
+          some_panels<kWide>(from, high, at, panel, deep, to, c_stride, n - column, add || i);
+        else
+          some_panels<1>(from, high, at, panel, deep, to, c_stride, n - column, add || i);
+      }
     }
   }
 }
