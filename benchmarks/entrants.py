@@ -25,6 +25,7 @@ from assay.schema import override
 from assay.train.config import TrainConfig
 from assay.train.loop import train
 from assay.train.optim import AdamWConfig, MuonConfig, OptimizerConfig
+from assay.train.plan import Plan
 from shapes import Shape
 
 Step = Callable[[], Tensor | float]
@@ -133,12 +134,17 @@ def _assay(
         plan.prepare(model)
         batch_at = shape.batches(device)
         reports = train(model, batch_at, optimizer.build(model), plan)
-        precision = "bf16" if plan.autocast else "fp32"
-        words = f"{'compiled' if plan.compiled else 'eager'} {precision}, {plan.attention}"
         flops = step_flops(config.model, shape)
-        return Runner(lambda: next(reports).loss_nats, words, _parameters(model), flops)
+        return Runner(lambda: next(reports).loss_nats, _words(plan), _parameters(model), flops)
 
     return make
+
+
+def _words(plan: Plan) -> str:
+    precision = "bf16" if plan.autocast else "fp32"
+    if plan.native:
+        return f"C++ kernels, {precision}"
+    return f"{'compiled' if plan.compiled else 'eager'} {precision}, {plan.attention}"
 
 
 def _peer(

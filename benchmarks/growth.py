@@ -4,10 +4,11 @@
     python benchmarks/growth.py --sweep T    one of them
 
 One size changes at a time around L4 D256 H4 T256 V512, batch 4; replicas are of the shape *cpu*,
-and a step is one of each, taken together by `engine.replicas`. Every point runs in a process of
-its own, which gives the median of its steps and its peak of memory. Time is fitted by least squares
-with the terms that the closed form of `assay.count` has in that size, and each coefficient is set
-beside what the closed form gives at the measured rate of matrix products. The results go to
+and a step is one of each, taken together by `engine.replicas`. The C++ kernels take the steps where
+they are, in bfloat16 where they multiply it. Every point runs in a process of its own, which gives
+the median of its steps and its peak of memory. Time is fitted by least squares with the terms that
+the closed form of `assay.count` has in that size, and each coefficient is set beside what the
+closed form gives at the measured rate of matrix products. The results go to
 benchmarks/results/growth.json.
 """
 
@@ -24,9 +25,13 @@ import results
 from apart import measured_apart, peak_bytes
 from asked import answered
 from assay.engine.device import matmul_rate, settle
-from assay.engine.replicas import Member, train_together
+from assay.engine.replicas import train_together
+from assay.engine.side_by_side import Member
+from assay.native.build import kernels
 from assay.nn.model import GPT
+from assay.schema import decode
 from assay.train.config import TrainConfig
+from assay.train.kernels import multiplies_bf16
 from assay.train.loop import StepReport, train
 from assay.train.optim import AdamWConfig
 from entrants import default_config, step_flops
@@ -57,11 +62,16 @@ def point(shape: Shape, replicas: int = 1) -> dict[str, float]:
     return {"step_s": statistics.median(elapsed), "added_bytes": float(peak_bytes() - before)}
 
 
+def _way() -> dict[str, str]:
+    """Return the fields of the fastest way that needs no timing: the kernels, where they are."""
+    native = kernels().library is not None
+    precision = "bf16" if multiplies_bf16() else "fp32"
+    return {"backend": "native" if native else "torch", "precision": precision}
+
+
 def _member(shape: Shape, seed: int) -> Member:
-    config = TrainConfig(
-        steps=_MOST + 1, batch_size=shape.batch_size, device="cpu", precision="fp32"
-    )
-    plan = settle(config)
+    fields = {"steps": _MOST + 1, "batch_size": shape.batch_size, "device": "cpu"}
+    plan = settle(decode(TrainConfig, fields | _way()))
     model = GPT.create(default_config(shape), seed=seed)
     plan.prepare(model)
     return Member(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
@@ -142,13 +152,14 @@ def main() -> None:
         for letter in asked.sweep
     }
     kept = results.kept_here("growth").get("sweeps", {})
-    found = {"shape": CENTRE.as_dict(), "matmul_flops_per_s": rate, "sweeps": kept | measured}
+    found = {"shape": CENTRE.as_dict(), "way": _way(), "matmul_flops_per_s": rate}
+    found["sweeps"] = kept | measured
     results.keep("growth", found)
 
 
 def _rate() -> float:
-    """Return the rate of products in float32, the precision of every point."""
-    return matmul_rate(torch.device("cpu"), autocast=False)
+    """Return the rate of products in the precision of every point."""
+    return matmul_rate(torch.device("cpu"), autocast=_way()["precision"] == "bf16")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ _ABOUT_MEMORY = """\
 The most that the process held over two steps, each entrant in a process of its own.
 """
 _ABOUT_GROWTH = """\
-The default architecture, fp32, eager, fused kernel, AdamW; a process for every point. R is the
+The default architecture, AdamW; a process for every point. R is the
 number of replicas of the shape *cpu* trained together, and a step is one of each. Time is
 fitted by least squares of the relative error with the terms that the closed form
 ([counting](counting.md)) has in that size; the closed form is taken at the rate of large products.
@@ -188,7 +188,9 @@ def _growth() -> Iterator[str]:
         return
     rate = found["matmul_flops_per_s"] / 1e9
     centre = _sizes(Shape(**found["shape"]))
-    yield f"One size at a time around {centre}. {_ABOUT_GROWTH} The rate was {rate:,.0f} GFLOP/s.\n"
+    way = found.get("way", {"backend": "torch", "precision": "fp32"})
+    how = f"Backend {way['backend']}, {way['precision']}; the rate was {rate:,.0f} GFLOP/s."
+    yield f"One size at a time around {centre}. {_ABOUT_GROWTH} {how}\n"
     yield "| size | term | fitted, ms | closed form, ms | ratio | memory fitted, MB |"
     yield "|---|---|---:|---:|---:|---:|"
     for letter, sweep in found["sweeps"].items():

@@ -6,6 +6,7 @@ import torch
 
 from assay.engine import doctor
 from assay.engine.doctor import examine
+from assay.native.build import kernels
 
 DISK = shutil.disk_usage("/")
 
@@ -17,10 +18,12 @@ def findings(tmp_path_factory):
 
 
 def test_everything_a_training_leans_on_is_looked_at(findings):
-    assert findings.keys() >= {"versions", "device", "threads", "bf16", "compiler", "memory"}
+    looked_at = {"versions", "device", "threads", "bf16", "kernels", "compiler", "memory"}
+    assert findings.keys() >= looked_at
     assert torch.__version__ in findings["versions"].found
     assert findings["threads"].value > 1e6
     assert 0.01 < findings["bf16"].value < 100
+    assert findings["kernels"].value == (kernels().library is not None)
     assert all(bool(finding.mend) != finding.fine for finding in findings.values())
 
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from assay.config import RunConfig
 from assay.errors import ConfigError
-from assay.experiments.design import Arm, Design, grid
+from assay.experiments.design import Arm, Design, grid, of_one_precision
 from assay.runs.diff import fields_that_differ
 from assay.schema import override
 
@@ -67,3 +67,10 @@ def test_two_configs_differ_in_the_fields_whose_values_do(steps, other):
 def test_a_design_with_nothing_to_compare_is_one_sentence(arms, seeds, message):
     with pytest.raises(ConfigError, match=message):
         Design(RunConfig(), arms, seeds)
+
+
+def test_no_arm_gets_a_precision_of_its_own_by_a_timing():
+    base = override(RunConfig(), {"train.device": "cpu"})
+    assert of_one_precision(base).train.precision == "fp32"
+    said = override(base, {"train.precision": "bf16"})
+    assert of_one_precision(said) == said

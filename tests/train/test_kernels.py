@@ -11,6 +11,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from architectures import CONFIGS, config_of, label, model_of, tokens_of
 
 from assay.errors import ConfigError
@@ -20,7 +21,7 @@ from assay.schema import decode
 from assay.train import kernels as training
 from assay.train.config import TrainConfig
 from assay.train.described import Described
-from assay.train.kernels import Passes, gradients, multiplies_bf16, why_not
+from assay.train.kernels import Passes, gradients, multiplies_bf16, token_losses, why_not
 
 PRECISIONS = [False, True]
 _FP32 = 2e-5
@@ -164,6 +165,24 @@ def test_gradients_apart_are_not_written_to_again():
     gradients(model, tokens_of(seed=4), bf16=False, pieces=1, apart=True)
     assert torch.equal(first, kept)
     assert not torch.equal(model.embed.weight.grad, kept)
+
+
+@pytest.mark.parametrize("bf16", PRECISIONS)
+def test_what_every_token_costs_is_told_without_gradients(bf16):
+    """Seven windows in batches of three: the last batch is filled up, and cut again."""
+    model, windows = model_of(config_of(soft_cap=3.0)), tokens_of(7, 40)
+    with torch.inference_mode():
+        losses = token_losses(model, windows, bf16=bf16, rows=3)
+    twin = copy.deepcopy(model).double()
+    logits = twin(windows[:, :-1]).flatten(0, 1)
+    expected = F.cross_entropy(logits, windows[:, 1:].flatten(), reduction="none").view(7, 40)
+    torch.testing.assert_close(
+        losses.double(), expected.detach(), rtol=0, atol=0.2 if bf16 else 1e-5
+    )
+    assert all(parameter.grad is None for parameter in model.parameters())
+    before = found(model, windows[:3], bf16=bf16)[1]
+    assert all(torch.isfinite(gradient).all() for gradient in before.values())
+    model.embed.weight.grad.mul_(2)  # an ordinary tensor, though its place was found in inference
 
 
 def test_weights_that_moved_are_found():

@@ -116,10 +116,10 @@ def ablate(
         given.changes.setdefault("train.steps", steps)
     config = build_config(given, preset, _start(budget))
 
-    from assay.experiments.design import Design, grid
+    from assay.experiments.design import Design, grid, of_one_precision
 
     _check_numbers(noise, until_width)
-    design = Design(config, grid(several), _seeds_of(config, seeds))
+    design = Design(of_one_precision(config), grid(several), _seeds_of(config, seeds))
     crew = processes(workers), together
     bench = _Bench(lab, name or name_of(several), metric, delta, mix_code, crew, plan_only)
     design = _matched(design, match, match_by)

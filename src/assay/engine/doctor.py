@@ -17,6 +17,7 @@ import torch
 
 from assay.data.cache import cache_folder
 from assay.engine.device import free_bytes, matmul_rate, settle
+from assay.native.build import kernels
 from assay.schema import decode
 from assay.train.config import TrainConfig
 
@@ -52,6 +53,7 @@ def examine(runs: Path) -> Iterator[Finding]:
     yield _device()
     yield from _cores()
     yield _precision()
+    yield _kernels()
     yield _compiler()
     yield _memory()
     yield _room("runs", runs)
@@ -144,6 +146,13 @@ def _precision() -> Finding:
     )
 
 
+def _kernels() -> Finding:
+    found = kernels()
+    if found.library is not None:
+        return Finding("kernels", f"{found.note}; they train and write text on the CPU", value=True)
+    return Finding("kernels", f"no C++ kernels: {found.note}; PyTorch does their work", value=False)
+
+
 def _compiler() -> Finding:
     named = os.environ.get("CXX", "")
     compiler = next(filter(None, map(shutil.which, (named, "g++", "clang++", "c++"))), None)
@@ -151,7 +160,7 @@ def _compiler() -> Finding:
         return Finding("compiler", f"{compiler}; long runs may use torch.compile", value=compiler)
     return Finding(
         "compiler",
-        "no C++ compiler; torch.compile and the fast kernels for decoding are off",
+        "no C++ compiler; torch.compile is off, and so are C++ kernels that no wheel brought",
         fine=False,
         mend="install one (Debian: apt install g++; macOS: xcode-select --install), or leave it: "
         "results are the same, to rounding.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from assay.nn.head import at_least_float32
@@ -45,11 +45,16 @@ class Evaluation:
         return self.loss_nats * self.tokens / math.log(2) / max(1, self.text_bytes)
 
 
+TokenLosses = Callable[[GPT, Tensor], Tensor]
+"""Makes, of a model and tokens (B, T + 1), what every next token costs, in nats."""
+
+
 def evaluate(
     model: GPT,
     windows: Int[Tensor, "N T1"],
     byte_lengths: np.ndarray,
     precision: Callable[[], AbstractContextManager[object]],
+    token_losses: TokenLosses | None = None,
 ) -> Evaluation:
     """Return the loss of `model` over every target of `windows`; the model's mode is restored.
 
@@ -58,6 +63,7 @@ def evaluate(
         windows: Token ids; each position but the last predicts the next.
         byte_lengths: Bytes of text of every token id.
         precision: Makes the context in which a forward pass runs.
+        token_losses: What takes the forward pass in place of PyTorch.
     """
     was_training = model.training
     model.eval()
@@ -68,10 +74,14 @@ def evaluate(
         for first in range(0, windows.shape[0], size):
             tokens = windows[first : first + size].to(device)
             with precision():
-                logits = at_least_float32(model(tokens[:, :-1])).flatten(0, 1)
-            losses = F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
+                losses = (token_losses or _by_pytorch)(model, tokens)
             total += losses.double().sum().cpu()
     model.train(was_training)
     targets = windows[:, 1:]
     text_bytes = round(float(byte_lengths[targets.numpy()].sum()))
     return Evaluation(float(total) / targets.numel(), targets.numel(), text_bytes)
+
+
+def _by_pytorch(model: GPT, tokens: Int[Tensor, "B T1"]) -> Float[Tensor, " N"]:
+    logits = at_least_float32(model(tokens[:, :-1])).flatten(0, 1)
+    return F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from assay.config import RunConfig
+from assay.engine.device import settle
 from assay.errors import ConfigError
 from assay.experiments.made import Made
 from assay.runs.diff import fields_that_differ
@@ -57,6 +58,17 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name} = {shown(v)}" for name, v in value.items()) + "}"
     return str(value)
+
+
+def of_one_precision(base: RunConfig) -> RunConfig:
+    """Return the base with its precision settled by rule, so that no arm has another by a timing.
+
+    That is float32 on a CPU; see `assay.engine.device.settle`.
+    """
+    if base.train.precision != "auto":
+        return base
+    precision = "bf16" if settle(base.train).autocast else "fp32"
+    return override(base, {"train.precision": precision})
 
 
 @final

@@ -100,7 +100,7 @@ class TrainedModel(Structure):
 
 
 class TrainingJob(Structure):
-    """A batch, what is asked of its gradient, and the loss that was found."""
+    """A batch, what is asked of it, and the loss that was found."""
 
     _fields_ = (
         ("model", POINTER(TrainedModel)),
@@ -108,4 +108,5 @@ class TrainingJob(Structure):
         ("scale", c_float),
         ("add", c_int32),
         ("loss", c_double),
+        ("losses", c_void_p),
     )

@@ -82,7 +82,9 @@ def _runnable() -> list[str]:
 def _described(library: CDLL) -> Kernels:
     threads = library.assay_threads(torch.get_num_threads())
     bits = 32 * library.assay_lanes()
-    return Kernels(library, f"C++ kernels, vectors of {bits} bits, threads: {threads}")
+    bf16 = ("float32", "vectors", "tiles")[library.assay_bf16_products()]
+    told = f"vectors of {bits} bits, bfloat16 multiplied in {bf16}, threads: {threads}"
+    return Kernels(library, f"C++ kernels, {told}")
 
 
 def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:

@@ -105,7 +105,17 @@ class Operand {
     const int64_t size = stride_ * (int8 ? 1 : 2);
     const uint8_t* from = rows(half) + panel * kPanel * size;
     uint8_t* to = (half ? low_panels_ : high_panels_).data() + panel * kPanel * size;
-    const Units sign = Units{} + (int8 && !half ? 0x80808080u : 0u);
+    const uint32_t flip = int8 && !half ? 0x80808080u : 0u;
+    if (count == 1) {  // what stands beside it reaches no result
+      for (int64_t u = 0; u < size / 4; ++u) {
+        uint32_t unit;
+        std::memcpy(&unit, from + 4 * u, 4);
+        unit ^= flip;
+        std::memcpy(to + 4 * kPanel * u, &unit, 4);
+      }
+      return;
+    }
+    const Units sign = Units{} + flip;
     for (int64_t i = 0; i < size; i += 64) {
       Units block[16] = {};
       for (int e = 0; e < kPanel && e < count; ++e) {

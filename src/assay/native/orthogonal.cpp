@@ -76,11 +76,11 @@ class Orthogonal {
     round_rows(x_, x_stride_, b_, x_rows_);
     pack_columns(x_rows_.data(), x_stride_, b_, s_, as_columns_.data(), 0, (s_ + kPanel - 1) / kPanel);
     multiply(Left<BF16>::rows(x_rows_.data(), x_stride_), s_, as_columns_.data(), long_panel, s_, b_,
-             gram_.data(), g_stride_, false);
+             gram_.data(), g_stride_, nullptr);
     round_rows(gram_, g_stride_, s_, g_rows_);
     pack_rows(g_rows_.data(), g_stride_, 0, s_, s_, g_panels_.data(), short_panel);
     multiply(Left<BF16>::rows(g_rows_.data(), g_stride_), s_, g_panels_.data(), short_panel, s_, s_,
-             square_.data(), g_stride_, false);
+             square_.data(), g_stride_, nullptr);
     for (int i = 0; i < s_; ++i)
       each(s_, [&](int j, int n) {
         float* square = &square_[i * g_stride_ + j];
@@ -90,7 +90,7 @@ class Orthogonal {
     pack_rows(x_rows_.data(), x_stride_, 0, s_, b_, as_rows_.data(), short_panel);
     for (int i = 0; i < s_; ++i) map(&x_[i * x_stride_], b_, [](Vec v) { return kA * v; });
     multiply(Left<BF16>::rows(g_rows_.data(), g_stride_), s_, as_rows_.data(), short_panel, b_, s_,
-             x_.data(), x_stride_, true);
+             x_.data(), x_stride_, x_.data());
   }
 
   const int rows_, columns_, s_, b_;

@@ -18,14 +18,14 @@ constexpr int kHeight = 64;  // rows of A at a time, which stay in the next one
 // R rows and P panels in registers, by vector instructions. A unit of A is at a[r * row + u * unit].
 template <int R, int P>
 void few(const float* a, int64_t row, int64_t unit, const float* b, int64_t panel, int k, float* c,
-         int64_t c_stride, int columns, bool add) {
+         int64_t c_stride, int columns, const float* seed) {
   constexpr int kVecs = kPanel / kLanes;
   Vec sums[R][P * kVecs] = {};
-  if (add)
+  if (seed)
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < P * kVecs; ++v) {
         const int left = columns - v * kLanes;
-        if (left > 0) sums[r][v] = take(c + r * c_stride + v * kLanes, left < kLanes ? left : kLanes);
+        if (left > 0) sums[r][v] = take(seed + r * c_stride + v * kLanes, left < kLanes ? left : kLanes);
       }
   for (int i = 0; i < k; ++i) {
     Vec bs[P * kVecs];
@@ -48,15 +48,15 @@ void few(const float* a, int64_t row, int64_t unit, const float* b, int64_t pane
 
 template <int R, int P>
 void few(const BF16* a, int64_t row, int64_t unit, const BF16* b, int64_t panel, int k, float* c,
-         int64_t c_stride, int columns, bool add) {
+         int64_t c_stride, int columns, const float* seed) {
 #if defined(__AVX512BF16__)
   __m512 sums[R][P];
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) {
       const int left = columns - p * kPanel;
       sums[r][p] = _mm512_setzero_ps();
-      if (add && left > 0)
-        sums[r][p] = (__m512)take(c + r * c_stride + p * kPanel, left < kLanes ? left : kLanes);
+      if (seed && left > 0)
+        sums[r][p] = (__m512)take(seed + r * c_stride + p * kPanel, left < kLanes ? left : kLanes);
     }
   for (int i = 0; 2 * i < k; ++i) {
     __m512bh bs[P];
@@ -92,12 +92,12 @@ constexpr int kFewRows = 3, kHalfRows = 2, kFewPanels = 1;  // 12 of 16
 
 template <int P, typename T>
 void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64_t c_stride,
-             int columns, bool add) {
+             int columns, const float* seed) {
   int row = 0;
   const auto at = [&](auto rows) {
     const Left<T> from = a.from(row, 0);
     few<decltype(rows)::value, P>(from.at, a.row, a.unit, b, panel, k, c + row * c_stride, c_stride,
-                                  columns, add);
+                                  columns, seed ? seed + row * c_stride : nullptr);
     row += decltype(rows)::value;
   };
   if (a.in_rows())
@@ -110,13 +110,13 @@ void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64
 // The tiles of C are registers 0 to 3, those of A 4 and 5, those of B 6 and 7.
 template <int R, int P>
 void tile(const BF16* a, const Left<BF16>& like, const BF16* b, int64_t panel, int k, float* c,
-          int64_t c_stride, bool add) {
+          int64_t c_stride, const float* seed) {
   const int64_t step = 4 * c_stride, a_step = 2 * like.row, along = 16 * like.unit;
-  if (add) {
-    _tile_loadd(0, c, step);
-    if (P == 2) _tile_loadd(1, c + 16, step);
-    if (R == 2) _tile_loadd(2, c + 16 * c_stride, step);
-    if (R == 2 && P == 2) _tile_loadd(3, c + 16 * c_stride + 16, step);
+  if (seed) {
+    _tile_loadd(0, seed, step);
+    if (P == 2) _tile_loadd(1, seed + 16, step);
+    if (R == 2) _tile_loadd(2, seed + 16 * c_stride, step);
+    if (R == 2 && P == 2) _tile_loadd(3, seed + 16 * c_stride + 16, step);
   } else {
     _tile_zero(0);
     if (P == 2) _tile_zero(1);
@@ -146,25 +146,28 @@ void tile(const BF16* a, const Left<BF16>& like, const BF16* b, int64_t panel, i
 // At an edge of C the tiles go through memory of their own.
 template <int R, int P>
 void tile_some(const BF16* a, const Left<BF16>& like, const BF16* b, int64_t panel, int k, float* c,
-               int64_t c_stride, int rows, int columns, bool add) {
+               int64_t c_stride, int rows, int columns, const float* seed) {
   constexpr int kWide = 16 * P;
-  if (rows >= 16 * R && columns >= kWide) return tile<R, P>(a, like, b, panel, k, c, c_stride, add);
+  if (rows >= 16 * R && columns >= kWide) return tile<R, P>(a, like, b, panel, k, c, c_stride, seed);
   alignas(64) float some[16 * R * kWide] = {};
   const int m = rows < 16 * R ? rows : 16 * R, n = columns < kWide ? columns : kWide;
-  if (add)
-    for (int r = 0; r < m; ++r) std::memcpy(some + r * kWide, c + r * c_stride, 4 * n);
-  tile<R, P>(a, like, b, panel, k, some, kWide, add);
+  if (seed)
+    for (int r = 0; r < m; ++r) std::memcpy(some + r * kWide, seed + r * c_stride, 4 * n);
+  tile<R, P>(a, like, b, panel, k, some, kWide, seed ? some : nullptr);
   for (int r = 0; r < m; ++r) std::memcpy(c + r * c_stride, some + r * kWide, 4 * n);
 }
 
 template <int P>
 void rows_of_tiles(Left<BF16> a, int m, const BF16* b, int64_t panel, int k, float* c,
-                   int64_t c_stride, int columns, bool add) {
+                   int64_t c_stride, int columns, const float* seed) {
   int row = 0;
-  for (; row + 16 < m; row += 32)
-    tile_some<2, P>(a.from(row, 0).at, a, b, panel, k, c + row * c_stride, c_stride, m - row, columns, add);
-  if (row < m)
-    tile_some<1, P>(a.from(row, 0).at, a, b, panel, k, c + row * c_stride, c_stride, m - row, columns, add);
+  const auto at = [&](auto rows) {
+    tile_some<decltype(rows)::value, P>(a.from(row, 0).at, a, b, panel, k, c + row * c_stride, c_stride,
+                                        m - row, columns, seed ? seed + row * c_stride : nullptr);
+    row += 16 * decltype(rows)::value;
+  };
+  while (row + 16 < m) at(std::integral_constant<int, 2>());
+  if (row < m) at(std::integral_constant<int, 1>());
 }
 #endif
 
@@ -192,20 +195,20 @@ class Ready {
 
 template <int P, typename T>
 void some_panels(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64_t c_stride,
-                 int columns, bool add) {
+                 int columns, const float* seed) {
 #ifdef ASSAY_TILES
   if constexpr (sizeof(T) == 2)
-    if (in_tiles<T>()) return rows_of_tiles<P>(a, m, b, panel, k, c, c_stride, columns, add);
+    if (in_tiles<T>()) return rows_of_tiles<P>(a, m, b, panel, k, c, c_stride, columns, seed);
 #endif
-  rows_of<P>(a, m, b, panel, k, c, c_stride, columns, add);
+  rows_of<P>(a, m, b, panel, k, c, c_stride, columns, seed);
 }
 
-// C (m x n) = A B, or += with `add`; `panel` is the distance of two panels of B. Rows of A may be
-// read up to the next multiple of 32 in both directions; what stands there meets zeros of B or
-// reaches no element of C.
+// C (m x n) = A B, upon `seed` if there is one, which lies as C does and may be C. `panel` is the
+// distance of two panels of B. Rows of A may be read up to the next multiple of 32 in both
+// directions; what stands there meets zeros of B or reaches no element of C.
 template <typename T>
 void multiply(Left<T> a, int m, const T* b, int64_t panel, int n, int k, float* c, int64_t c_stride,
-              bool add) {
+              const float* seed) {
 #ifdef ASSAY_TILES
   constexpr int kWide = 2;
 #else
@@ -218,11 +221,12 @@ void multiply(Left<T> a, int m, const T* b, int64_t panel, int n, int k, float* 
       const Left<T> from = a.from(row, i);
       for (int column = 0; column < n; column += kWide * kPanel) {
         const T* at = b + column / kPanel * panel + int64_t(i) * kPanel;
-        float* to = c + row * c_stride + column;
+        const int64_t place = row * c_stride + column;
+        const float* upon = i ? c + place : seed ? seed + place : nullptr;
         if (kWide > 1 && n - column > kPanel)
-          some_panels<kWide>(from, high, at, panel, deep, to, c_stride, n - column, add || i);
+          some_panels<kWide>(from, high, at, panel, deep, c + place, c_stride, n - column, upon);
         else
-          some_panels<1>(from, high, at, panel, deep, to, c_stride, n - column, add || i);
+          some_panels<1>(from, high, at, panel, deep, c + place, c_stride, n - column, upon);
       }
     }
   }

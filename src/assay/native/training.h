@@ -47,6 +47,7 @@ struct TrainingJob {
   float scale;            // of the gradient
   int32_t add;            // to the gradients that stand there
   double loss;            // mean over tokens, in nats; written
+  float* losses;          // of each token, in nats; null where gradients are asked for instead
 };
 }
 

@@ -91,7 +91,7 @@ class Attention {
   void score(const T* rows, int64_t stride, const Piece& p, const T* columns, float* scores) {
     const int64_t panel = panel_size<T>(m_.d_head);
     multiply(Left<T>::rows(rows, stride), p.n_queries, columns + p.first_key / kPanel * panel, panel,
-             p.n_keys, m_.d_head, scores, wide_, false);
+             p.n_keys, m_.d_head, scores, wide_, nullptr);
   }
 
   // Scales and biases the scores of query i; -inf where it does not see a key. Returns the width.
@@ -149,7 +149,7 @@ class Attention {
   // out = weights (queries x keys of a piece) times rows of keys.
   void multiply_keys(const T* weights, const Piece& p, const T* rows, float* out) {
     multiply(Left<T>::rows(weights, wide_), p.n_queries, rows + p.first_key * kPanel,
-             panel_size<T>(m_.seq_len), m_.d_head, p.n_keys, out, head_, false);
+             panel_size<T>(m_.seq_len), m_.d_head, p.n_keys, out, head_, nullptr);
   }
 
   void back(const Heads<T>& h, int row, int head, const Piece& p) {
@@ -185,7 +185,7 @@ class Attention {
   void to_keys(const T* weights, const Piece& p, const T* rows, float* sums) {
     pack_turned(weights, wide_, 0, p.n_queries, p.n_keys, turned_.data(), p.n_queries);
     multiply(Left<T>::turned(turned_.data(), p.n_queries), p.n_keys, rows, panel_size<T>(p.n_queries),
-             m_.d_head, p.n_queries, sums + p.first_key * head_, head_, true);
+             m_.d_head, p.n_queries, sums + p.first_key * head_, head_, sums + p.first_key * head_);
   }
 
   float inner(const T* a, const T* b) {

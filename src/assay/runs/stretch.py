@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from assay.runs.folder import RunFolder
 from assay.runs.lookout import Lookout
 from assay.runs.metrics import Metrics
 from assay.runs.state import RunState
+from assay.train.kernels import token_losses
 from assay.train.loop import StepReport, train
 from assay.train.optim import Optimizers
 from assay.train.plan import Plan
@@ -246,8 +248,10 @@ class Stretch:
 
     def _evaluate(self, windows: Tensor) -> Evaluation:
         plan = self.parts.plan
+        rows = plan.config.batch_size // plan.config.micro_batches
+        kernels = partial(token_losses, bf16=plan.autocast, rows=rows) if plan.native else None
         with plan.uncompiled():
-            return evaluate(self.parts.model, windows, self._byte_lengths, plan.precision)
+            return evaluate(self.parts.model, windows, self._byte_lengths, plan.precision, kernels)
 
     def _judge(self) -> Evaluation:
         val = self._evaluate(self._val)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from assay.native import abi
@@ -67,9 +67,18 @@ class Described:
         add = all(parameter.grad is gradient for parameter, gradient in pairs)
         for parameter, gradient in pairs:
             parameter.grad = gradient
+        return self._asked(tokens, scale=1 / pieces, add=add)
+
+    def judging(self, tokens: Int[Tensor, "B T1"], losses: Float[Tensor, "B T"]) -> abi.TrainingJob:
+        """Return the job of writing what every next token of a batch costs, in nats."""
+        return self._asked(tokens, scale=1.0, losses=losses.data_ptr())
+
+    def _asked(
+        self, tokens: Tensor, *, scale: float, add: bool = False, losses: int | None = None
+    ) -> abi.TrainingJob:
         self._tokens = tokens.to(torch.int32).contiguous()
-        where = self._tokens.data_ptr()
-        return abi.TrainingJob(ctypes.pointer(self._struct), where, 1 / pieces, add, 0.0)
+        model, where = ctypes.pointer(self._struct), self._tokens.data_ptr()
+        return abi.TrainingJob(model, where, scale, add, 0.0, losses)
 
     def _gradient(self, parameter: Tensor | None) -> int | None:
         return None if parameter is None else self._gradients[parameter.data_ptr()].data_ptr()

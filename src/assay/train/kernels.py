@@ -104,15 +104,27 @@ class Trained:
             pieces: What the loss is divided by.
             apart: Whether the gradients are to have memory that no later call writes to.
         """
+        described, passes = self._ready(model, tokens, anew=apart)
+        job = described.job(model, tokens, pieces=pieces)
+        passes.together(job)
+        return torch.tensor(job.loss / pieces)
+
+    def losses(self, model: GPT, tokens: Int[Tensor, "B T1"]) -> Float[Tensor, "B T"]:
+        """Return what every next token of a batch costs, in nats."""
+        described, passes = self._ready(model, tokens)
+        losses = torch.empty(tokens.shape[0], tokens.shape[1] - 1)
+        passes.together(described.judging(tokens, losses))
+        return losses
+
+    def _ready(self, model: GPT, tokens: Tensor, *, anew: bool = False) -> tuple[Described, Passes]:
         shape = tuple(tokens.shape)
         described = self._described.get(shape)
-        if described is None or apart or described.moved(model):
-            described = self._described[shape] = Described(model, shape)
+        if described is None or anew or described.moved(model):
+            with torch.inference_mode(mode=False):  # its gradients outlive an evaluation
+                described = self._described[shape] = Described(model, shape)
         if shape not in self._passes:
             self._passes[shape] = Passes(bf16=self._bf16)
-        job = described.job(model, tokens, pieces=pieces)
-        self._passes[shape].together(job)
-        return torch.tensor(job.loss / pieces)
+        return described, self._passes[shape]
 
 
 _TRAINED: weakref.WeakKeyDictionary[GPT, dict[bool, Trained]] = weakref.WeakKeyDictionary()
@@ -122,8 +134,30 @@ def gradients(
     model: GPT, tokens: Int[Tensor, "B T1"], *, bf16: bool, pieces: int, apart: bool
 ) -> Float[Tensor, ""]:
     """Add a model's gradients; see `Trained.gradients`. Its memory lasts as long as the model."""
+    return _trained(model, bf16=bf16).gradients(model, tokens, pieces=pieces, apart=apart)
+
+
+def token_losses(
+    model: GPT, windows: Int[Tensor, "N T1"], *, bf16: bool, rows: int
+) -> Float[Tensor, "N T"]:
+    """Return what every next token costs, in nats, without dropout.
+
+    Args:
+        model: Whose memory for batches of `rows` sequences is used, the last one filled up.
+        windows: Token ids; each but the first of a row is a target.
+        bf16: Whether products are of bfloat16.
+        rows: Of a batch, best those of training.
+    """
+    trained, found = _trained(model, bf16=bf16), []
+    for batch in torch.split(windows, rows):
+        filled = batch.repeat(-(-rows // len(batch)), 1)[:rows]
+        found.append(trained.losses(model, filled)[: len(batch)])
+    return torch.cat(found)
+
+
+def _trained(model: GPT, *, bf16: bool) -> Trained:
     assert unsupported(model) is None, unsupported(model)
     of_model = _TRAINED.setdefault(model, {})
     if bf16 not in of_model:
         of_model[bf16] = Trained(bf16=bf16)
-    return of_model[bf16].gradients(model, tokens, pieces=pieces, apart=apart)
+    return of_model[bf16]

@@ -1,0 +1,52 @@
+"""The kernels compiled for less than this processor has are the kernels of other processors.
+
+Each case runs the tests of training and decoding in a process of its own, with a compiler that is
+told what to leave out.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from assay.native.compiler import find_compiler
+
+TESTS = Path(__file__).parents[1]
+FILES = ("train/test_kernels.py", "train/test_muon.py", "decode/test_program.py")
+TO_VECTORS = "-mno-amx-tile -mno-amx-bf16 -mno-amx-int8"
+TO_AVX512 = f"{TO_VECTORS} -mno-avx512bf16 -mno-avx512vnni"
+CASES = {
+    "vectors of bfloat16": (TO_VECTORS, "amx_bf16"),
+    "AVX-512 alone": (TO_AVX512, "avx512_bf16"),
+    "AVX2": (f"{TO_VECTORS} -mno-avx512f", "avx512_f"),
+    "no vectors that are told": (f"{TO_VECTORS} -mno-avx", "avx2"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("name", CASES)
+def test_what_an_older_processor_computes_is_right_too(tmp_path, name):
+    flags, needed = CASES[name]
+    if not torch.cpu.get_capabilities().get(needed):
+        pytest.skip(f"this processor has no {needed} to leave out")
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" {flags}\n')
+    compiler.chmod(0o755)
+    environment = {"CXX": str(compiler), "ASSAY_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(str(TESTS / file) for file in FILES)],
+        env=os.environ | environment,
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
