@@ -13,6 +13,7 @@ choice is remembered in the cache folder, and a run that goes on takes the one i
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from assay.train.plan import Plan
 
 _TIMED_STEPS = 3  # after one to warm up
 _MARGIN = 0.95  # a way less simple is taken only if its steps take less than this share of the time
+_HOPELESS = 1.5  # a step of so many times the best one's time ends a trial
 _WORTH_TIMING_S = 10.0  # runs under this are not timed at all
 _WORTH_COMPILING_S = 400.0  # 5 to 20 s of compiling, before it is known to pay
 
@@ -119,12 +121,18 @@ def _expected_s(config: RunConfig, plan: Plan) -> float:
 def _time_all(config: RunConfig, plan: Plan, *, compiling: bool) -> list[Trial]:
     """Time the ways, simplest first; compile the fastest one only, if it is PyTorch's."""
     precisions = _precisions(plan)
-    trials = [_time(config, way) for way in _eager_ways(plan, precisions)]
-    trials += [_time(config, way) for way in _native_ways(config, plan, precisions)]
+    trials: list[Trial] = []
+    for way in (*_eager_ways(plan, precisions), *_native_ways(config, plan, precisions)):
+        trials.append(_time(config, way, _best_s(trials)))
     best = _best(trials)
     if compiling and not best.native:
-        trials.append(_time(config, replace(_with_way(plan, best), compiled=True)))
+        compiled = replace(_with_way(plan, best), compiled=True)
+        trials.append(_time(config, compiled, _best_s(trials)))
     return trials
+
+
+def _best_s(trials: Sequence[Trial]) -> float:
+    return min((trial.step_s for trial in trials if trial.step_s is not None), default=math.inf)
 
 
 def _precisions(plan: Plan) -> list[bool]:
@@ -156,8 +164,8 @@ def _native_ways(config: RunConfig, plan: Plan, precisions: Sequence[bool]) -> I
             yield replace(plan, autocast=autocast, native=True, compiled=False)
 
 
-def _time(config: RunConfig, plan: Plan) -> Trial:
-    """Take a few steps of a new model on random tokens."""
+def _time(config: RunConfig, plan: Plan, best_s: float) -> Trial:
+    """Take a few steps of a new model on random tokens; one, if it is far slower than the best."""
     rows, width = config.train.batch_size, config.seq_len + 1
     batch = torch.randint(config.model.vocab, (rows, width), generator=torch.Generator())
     plan = replace(plan, config=plan.config.model_copy(update={"steps": _TIMED_STEPS + 1}))
@@ -167,7 +175,11 @@ def _time(config: RunConfig, plan: Plan) -> Trial:
         model = GPT.create(config.model, device=plan.device)
         plan.prepare(model)
         steps = train(model, lambda step: batch, config.train.optimizer.build(model), plan)
-        elapsed = [report.elapsed_s for report in steps]
+        elapsed = []
+        for report in steps:
+            elapsed.append(report.elapsed_s)
+            if len(elapsed) > 1 and elapsed[-1] > _HOPELESS * best_s:
+                break
     except (RuntimeError, DivergedError) as error:  # no compiler, no memory: another may do
         return _trial(plan, None, str(error).strip().partition("\n")[0][:200])
     return _trial(plan, min(elapsed[1:]))
