@@ -6,7 +6,7 @@ import torch
 
 from assay.engine import doctor
 from assay.engine.doctor import examine
-from assay.native.build import kernels
+from assay.native.build import at_hand
 
 DISK = shutil.disk_usage("/")
 
@@ -23,7 +23,7 @@ def test_everything_a_training_leans_on_is_looked_at(findings):
     assert torch.__version__ in findings["versions"].found
     assert findings["threads"].value > 1e6
     assert 0.01 < findings["bf16"].value < 100
-    assert findings["kernels"].value == (kernels().library is not None)
+    assert findings["kernels"].value == (at_hand() is not None)
     assert all(bool(finding.mend) != finding.fine for finding in findings.values())
 
 

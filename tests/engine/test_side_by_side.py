@@ -7,7 +7,7 @@ import torch
 
 from assay.engine.replicas import train_together
 from assay.engine.side_by_side import Member
-from assay.errors import DivergedError
+from assay.errors import ConfigError, DivergedError
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.config import TrainConfig
@@ -121,3 +121,10 @@ def test_a_bad_step_that_is_skipped_leaves_the_weights_as_they_were():
     assert all(report.skipped for report in reports)
     for name, value in one.model.state_dict().items():
         assert torch.equal(value.nan_to_num(), twin.model.state_dict()[name].nan_to_num())
+
+
+def test_batches_of_two_sizes_are_refused():
+    one, other = member(0), member(1)
+    other = dataclasses.replace(other, batch_at=lambda step: batches_of(1)(step)[:, :-3])
+    with pytest.raises(ConfigError, match=r"batches of \(4, 21\), \(4, 18\) found"):
+        next(train_together([one, other]))

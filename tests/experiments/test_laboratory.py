@@ -132,7 +132,8 @@ def test_the_code_of_a_task_is_what_it_imports_and_nothing_else(tmp_path, monkey
     (root / "measure" / "bigram.py").write_text("# another\n")
     assert fresh("assay.experiments.tasks.initial") == initial
     assert fresh() == training_code
-    for changed in (root / "nn" / "norm.py", next((root / "decode").rglob("*.cpp"))):
+    compiled = (next((root / "native").glob(kind)) for kind in ("*.cpp", "*.h"))
+    for changed in (root / "nn" / "norm.py", *compiled):
         before = fresh("assay.runs.run")
         changed.write_text(changed.read_text() + "\n")
         assert fresh("assay.runs.run") != before

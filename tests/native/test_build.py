@@ -5,7 +5,7 @@ from shaken import small
 
 from assay.generate import GenerateOptions, generate
 from assay.native import build
-from assay.native.build import kernels, read_rate
+from assay.native.build import at_hand, kernels, read_rate
 from assay.sampling import SamplingConfig
 
 
@@ -28,7 +28,9 @@ def test_the_threads_are_those_of_pytorch(native):
 
 @pytest.mark.slow
 def test_a_library_is_built_once_and_one_that_was_damaged_again(native, fresh):
+    assert at_hand() is None
     assert kernels().library is not None
+    assert at_hand().note == kernels().note
     (library,) = fresh.glob("kernels/*/kernels.so")
     built = library.stat().st_mtime_ns
     kernels.cache_clear()

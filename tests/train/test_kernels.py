@@ -185,6 +185,14 @@ def test_what_every_token_costs_is_told_without_gradients(bf16):
     model.embed.weight.grad.mul_(2)  # an ordinary tensor, though its place was found in inference
 
 
+@pytest.mark.parametrize("odd", [-1, 37])
+def test_a_token_outside_the_vocabulary_is_refused(odd):
+    tokens = tokens_of()
+    tokens[1, -1] = odd
+    with pytest.raises(IndexError, match="expected ids from 0 to 36"):
+        found(model_of(config_of()), tokens)
+
+
 def test_weights_that_moved_are_found():
     model, tokens = model_of(config_of()), tokens_of()
     found(model, tokens)

@@ -17,7 +17,7 @@ import torch
 
 from assay.data.cache import cache_folder
 from assay.engine.device import free_bytes, matmul_rate, settle
-from assay.native.build import kernels
+from assay.native.build import at_hand
 from assay.schema import decode
 from assay.train.config import TrainConfig
 
@@ -147,10 +147,13 @@ def _precision() -> Finding:
 
 
 def _kernels() -> Finding:
-    found = kernels()
-    if found.library is not None:
-        return Finding("kernels", f"{found.note}; they train and write text on the CPU", value=True)
-    return Finding("kernels", f"no C++ kernels: {found.note}; PyTorch does their work", value=False)
+    found = at_hand()
+    if found is None:
+        words = (
+            "not compiled yet; whoever first needs them waits some seconds, if there is a compiler"
+        )
+        return Finding("kernels", words, value=False)
+    return Finding("kernels", f"{found.note}; they train and write text on the CPU", value=True)
 
 
 def _compiler() -> Finding:

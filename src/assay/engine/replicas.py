@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from assay.engine.draws import drawn_apart
-from assay.engine.side_by_side import Member, Outcome, SideBySide
+from assay.engine.side_by_side import Member, Outcome, SideBySide, check_one_size
 from assay.errors import ConfigError, DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.head import at_least_float32
@@ -135,12 +135,7 @@ class Group:
 
     def _batches(self, steps: Sequence[int]) -> Int[Tensor, "R B T1"]:
         batches = [m.batch_at(step) for m, step in zip(self.members, steps, strict=True)]
-        if len({batch.shape for batch in batches}) > 1:
-            sizes = ", ".join(str(tuple(batch.shape)) for batch in batches)
-            raise ConfigError(
-                f"replicas: batches of {sizes} found; expected one size. Give all the same "
-                "train.batch_size and train.seq_len, or train them apart."
-            )
+        check_one_size(batches)
         return torch.stack(batches).to(self._plan.device, non_blocking=True)
 
     def _backward(self, batches: Int[Tensor, "R B T1"], steps: Sequence[int]) -> Float[Tensor, "R"]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from assay.errors import DivergedError
+from assay.errors import ConfigError, DivergedError
 from assay.native.abi import TrainingJob
 from assay.nn.model import GPT
 from assay.train.described import Described
@@ -39,6 +39,20 @@ class Member:
     start: int = 0
 
 
+def check_one_size(batches: Sequence[Tensor]) -> None:
+    """Refuse batches that differ in shape.
+
+    Raises:
+        ConfigError: With all shapes.
+    """
+    if len({batch.shape for batch in batches}) > 1:
+        sizes = ", ".join(str(tuple(batch.shape)) for batch in batches)
+        raise ConfigError(
+            f"replicas: batches of {sizes} found; expected one size. Give all the same "
+            "train.batch_size and train.seq_len, or train them apart."
+        )
+
+
 @final
 class SideBySide:
     """Members of one architecture that step together."""
@@ -52,6 +66,7 @@ class SideBySide:
         """Take the given step of each member."""
         began = time.perf_counter()
         batches = [m.batch_at(step) for m, step in zip(self.members, steps, strict=True)]
+        check_one_size(batches)
         losses = self._gradients(batches)
         outcomes = [
             self._conclude(row, batch, step, loss)

@@ -12,6 +12,7 @@ from assay.config import RunConfig
 from assay.schema import config_hash
 
 _ROOT = Path(assay.config.__file__).parent
+_COMPILED = ("*.cpp", "*.h")  # beside a module that is imported
 _TRAINING = "assay.runs.run"
 
 
@@ -50,7 +51,8 @@ def _reached(module: str) -> set[Path]:
         if path is None or path in found:
             continue
         found.add(path)
-        found.update(path.parent.rglob("*.cpp") if path.parent != _ROOT else ())
+        if path.parent != _ROOT:
+            found.update(other for kind in _COMPILED for other in path.parent.rglob(kind))
         waiting += _imports(path)
     return found
 

@@ -4,6 +4,7 @@ The library is linked without an OpenMP of its own and takes those symbols from 
 loaded: one pool of threads, whose number `torch.set_num_threads` sets.
 """
 
+import contextlib
 import functools
 import hashlib
 import platform
@@ -16,7 +17,7 @@ from typing import final
 
 import torch
 
-from assay.data.cache import cache_folder, open_entry
+from assay.data.cache import cache_folder, find_fault, open_entry
 from assay.errors import DataError
 from assay.native import compiler as cxx
 from assay.native.abi import Entries, Program, TrainedModel, TrainingJob
@@ -79,6 +80,17 @@ def _runnable() -> list[str]:
     return [*(["AMX"] if tiles else []), "AVX512_BF16", plain]
 
 
+def at_hand() -> Kernels | None:
+    """Return the kernels if a wheel brought them or they are compiled already; compile nothing."""
+    if (shipped := _shipped()) is not None:
+        return _described(shipped)
+    compiler = cxx.find_compiler()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if compiler is not None and find_fault(entry := _entry(compiler)) is None:
+            return _described(_declared(CDLL(str(entry / _LIBRARY))))
+    return None
+
+
 def _described(library: CDLL) -> Kernels:
     threads = library.assay_threads(torch.get_num_threads())
     bits = 32 * library.assay_lanes()
@@ -102,14 +114,19 @@ def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:
 
 def _built(compiler: str) -> Path:
     """Return the folder that holds the library for this source, compiler and processor."""
+    command = cxx.command_of(compiler, cxx.version_of(compiler), cxx.native())
+    entry = _entry(compiler)
+    open_entry(entry, lambda folder: cxx.compile_to(folder / _LIBRARY, command))
+    return entry
+
+
+def _entry(compiler: str) -> Path:
     version = cxx.version_of(compiler)
     command = cxx.command_of(compiler, version, cxx.native())
     sources = (path.read_text() for path in (*cxx.HEADERS, *cxx.SOURCES))
     told = (*sources, version, *command[1:], _processor())
     key = hashlib.sha256("\0".join(told).encode()).hexdigest()
-    entry = cache_folder(None) / "kernels" / key
-    open_entry(entry, lambda folder: cxx.compile_to(folder / _LIBRARY, command))
-    return entry
+    return cache_folder(None) / "kernels" / key
 
 
 def _declared(library: CDLL) -> CDLL:

@@ -76,6 +76,12 @@ class Described:
     def _asked(
         self, tokens: Tensor, *, scale: float, add: bool = False, losses: int | None = None
     ) -> abi.TrainingJob:
+        low, high = (int(bound) for bound in tokens.aminmax())
+        if low < 0 or high >= self._struct.vocab:  # the kernels would read beyond the embedding
+            raise IndexError(
+                f"tokens from {low} to {high} found; expected ids from 0 to "
+                f"{self._struct.vocab - 1}, the vocabulary of the model."
+            )
         self._tokens = tokens.to(torch.int32).contiguous()
         model, where = ctypes.pointer(self._struct), self._tokens.data_ptr()
         return abi.TrainingJob(model, where, scale, add, 0.0, losses)
