@@ -1,11 +1,11 @@
 import sys
 
 import pytest
-from shaken import small
 
 from assay.generate import GenerateOptions, generate
 from assay.native import build
 from assay.native.build import at_hand, kernels, read_rate
+from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig
 
 
@@ -55,7 +55,7 @@ def test_without_a_compiler_pytorch_reads_and_the_reason_is_told(
     assert note in kernels().note
     assert read_rate() is None
     run = generate(
-        small(),
+        GPT.create(ModelConfig(vocab_size=37)),
         [[1, 2]],
         SamplingConfig(),
         options=GenerateOptions(max_new_tokens=4, weights="int8"),
