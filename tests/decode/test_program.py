@@ -92,6 +92,19 @@ def test_logits_are_the_same_bits_on_one_thread_and_on_two(native, weights):
     assert torch.equal(logits(1), logits(2))
 
 
+@KINDS
+def test_token_by_token_two_threads_find_what_one_finds_at_once(native, weights):
+    """One entry has work for one thread where it is split, and for two where it is multiplied."""
+    model = small(vocab_size=3000, d_model=64, mlp={"kind": "swiglu", "d_ff": 200})
+    at_once = Program(native, model, weights, n_rows=1, room=LENGTH)
+    expected = at_once.logits(feed_of((0, 0, TOKENS)))
+    torch.set_num_threads(2)
+    program = Program(native, model, weights, n_rows=1, room=LENGTH)
+    for position, token in enumerate(TOKENS):
+        found = program.logits(feed_of((0, position, [token])))
+        assert torch.equal(found[0], expected[position]), position
+
+
 def test_a_long_text_takes_several_passes(native):
     tokens = [n % VOCAB for n in range(2 * MAX_ENTRIES + 3)]
     model = small(max_seq_len=len(tokens))

@@ -46,6 +46,7 @@ class Operand {
   void split(const float* x, int count, bool int8, Team team) {
     int first, last;
     span(count, kPanel, team, first, last);
+    if (first == last) return;  // of a panel that another thread splits
     for (int e = first; e < last; ++e) int8 ? split_int8(x + e * width_, e) : split_bf16(x + e * width_, e);
 #ifdef ASSAY_TILES
     if (in_tiles<BF16>())
