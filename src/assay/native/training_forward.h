@@ -165,7 +165,6 @@ class Forward : public Work<T> {
       put(out + i, gate ? u * bend(m_.activation, take(gate + i, n)).value : bend(m_.activation, u).value, n);
     });
   }
-
 };
 
 }  // namespace
