@@ -15,49 +15,58 @@ constexpr int kHeight = 64;  // rows of A at a time, which stay in the next one
 
 // --- the innermost loops
 
+// How many of the 16 columns a panel, or of the lanes of a vector, are there.
+inline int within(int columns, int v) {
+  const int left = columns - v * kLanes;
+  return left < 0 ? 0 : left < kLanes ? left : kLanes;
+}
+
+template <int R, int V>
+void start(Vec (&sums)[R][V], const float* seed, int64_t stride, int columns) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+      sums[r][v] = seed ? take(seed + r * stride + v * kLanes, within(columns, v)) : Vec{};
+}
+
+template <int R, int V>
+void finish(const Vec (&sums)[R][V], float* c, int64_t stride, int columns) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) put(c + r * stride + v * kLanes, sums[r][v], within(columns, v));
+}
+
 // R rows and P panels in registers, by vector instructions. A unit of A is at a[r * row + u * unit].
+// All loops over registers are unrolled, or GCC keeps them in memory.
 template <int R, int P>
 void few(const float* a, int64_t row, int64_t unit, const float* b, int64_t panel, int k, float* c,
          int64_t c_stride, int columns, const float* seed) {
-  constexpr int kVecs = kPanel / kLanes;
-  Vec sums[R][P * kVecs] = {};
-  if (seed)
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < P * kVecs; ++v) {
-        const int left = columns - v * kLanes;
-        if (left > 0) sums[r][v] = take(seed + r * c_stride + v * kLanes, left < kLanes ? left : kLanes);
-      }
+  constexpr int kVecs = P * kPanel / kLanes;
+  Vec sums[R][kVecs];
+  start<R, kVecs>(sums, seed, c_stride, columns);
   for (int i = 0; i < k; ++i) {
-    Vec bs[P * kVecs];
+    Vec bs[kVecs];
 #pragma GCC unroll 8
-    for (int v = 0; v < P * kVecs; ++v)
-      bs[v] = load(b + v / kVecs * panel + i * kPanel + v % kVecs * kLanes);
+    for (int v = 0; v < kVecs; ++v)
+      bs[v] = load(b + v * kLanes / kPanel * panel + i * kPanel + v * kLanes % kPanel);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const Vec as = splat(a[r * row + i * unit]);
 #pragma GCC unroll 8
-      for (int v = 0; v < P * kVecs; ++v) sums[r][v] += as * bs[v];
+      for (int v = 0; v < kVecs; ++v) sums[r][v] += as * bs[v];
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < P * kVecs; ++v) {
-      const int left = columns - v * kLanes;
-      if (left > 0) put(c + r * c_stride + v * kLanes, sums[r][v], left < kLanes ? left : kLanes);
-    }
+  finish<R, kVecs>(sums, c, c_stride, columns);
 }
 
 template <int R, int P>
 void few(const BF16* a, int64_t row, int64_t unit, const BF16* b, int64_t panel, int k, float* c,
          int64_t c_stride, int columns, const float* seed) {
 #if defined(__AVX512BF16__)
-  __m512 sums[R][P];
-  for (int r = 0; r < R; ++r)
-    for (int p = 0; p < P; ++p) {
-      const int left = columns - p * kPanel;
-      sums[r][p] = _mm512_setzero_ps();
-      if (seed && left > 0)
-        sums[r][p] = (__m512)take(seed + r * c_stride + p * kPanel, left < kLanes ? left : kLanes);
-    }
+  Vec sums[R][P];
+  start<R, P>(sums, seed, c_stride, columns);
   for (int i = 0; 2 * i < k; ++i) {
     __m512bh bs[P];
 #pragma GCC unroll 8
@@ -68,42 +77,37 @@ void few(const BF16* a, int64_t row, int64_t unit, const BF16* b, int64_t panel,
       std::memcpy(&pair, a + r * row + i * unit, 4);
       const __m512bh as = (__m512bh)_mm512_set1_epi32(pair);
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) sums[r][p] = _mm512_dpbf16_ps(sums[r][p], as, bs[p]);
+      for (int p = 0; p < P; ++p) sums[r][p] = (Vec)_mm512_dpbf16_ps((__m512)sums[r][p], as, bs[p]);
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int p = 0; p < P; ++p) {
-      const int left = columns - p * kPanel;
-      if (left > 0)
-        put(c + r * c_stride + p * kPanel, (Vec)sums[r][p], left < kLanes ? left : kLanes);
-    }
+  finish<R, P>(sums, c, c_stride, columns);
 #endif
 }
 
 #if defined(__AVX512F__)
-constexpr int kFewRows = 12, kHalfRows = 8, kFewPanels = 2;  // 24 of 32 registers hold sums
+constexpr int kManyRows = 12, kSomeRows = 8, kFewRows = 4, kFewPanels = 2;  // 24 of 32 registers hold sums
 #elif defined(__AVX__)
-constexpr int kFewRows = 6, kHalfRows = 4, kFewPanels = 1;  // 12 of 16
+constexpr int kManyRows = 6, kSomeRows = 4, kFewRows = 2, kFewPanels = 1;  // 12 of 16
 #elif defined(__aarch64__)
-constexpr int kFewRows = 6, kHalfRows = 4, kFewPanels = 1;  // 24 of 32
+constexpr int kManyRows = 6, kSomeRows = 4, kFewRows = 2, kFewPanels = 1;  // 24 of 32
 #else
-constexpr int kFewRows = 3, kHalfRows = 2, kFewPanels = 1;  // 12 of 16
+constexpr int kManyRows = 3, kSomeRows = 2, kFewRows = 1, kFewPanels = 1;  // 12 of 16
 #endif
 
 template <int P, typename T>
 void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64_t c_stride,
              int columns, const float* seed) {
   int row = 0;
-  const auto at = [&](auto rows) {
-    const Left<T> from = a.from(row, 0);
-    few<decltype(rows)::value, P>(from.at, a.row, a.unit, b, panel, k, c + row * c_stride, c_stride,
-                                  columns, seed ? seed + row * c_stride : nullptr);
-    row += decltype(rows)::value;
+  const auto by = [&](auto rows) {
+    constexpr int R = decltype(rows)::value;
+    for (; row + R <= m; row += R)
+      few<R, P>(a.from(row, 0).at, a.row, a.unit, b, panel, k, c + row * c_stride, c_stride, columns,
+                seed ? seed + row * c_stride : nullptr);
   };
-  if (a.in_rows())
-    while (row + kFewRows <= m) at(std::integral_constant<int, kFewRows>());
-  while (row + kHalfRows <= m) at(std::integral_constant<int, kHalfRows>());  // divides a group
-  while (row < m) at(std::integral_constant<int, 1>());
+  if (a.in_rows()) by(std::integral_constant<int, kManyRows>());
+  by(std::integral_constant<int, kSomeRows>());  // like the others it divides a group of 16
+  by(std::integral_constant<int, kFewRows>());
+  by(std::integral_constant<int, 1>());
 }
 
 #ifdef ASSAY_TILES

@@ -118,6 +118,18 @@ void store_some(T* to, Vec v, int count) {
   std::memcpy(to, some, sizeof(T) * count);
 }
 
+#if defined(__AVX512F__)
+inline __mmask16 first_lanes(int count) { return __mmask16((1u << count) - 1); }
+
+inline Vec load_some(const float* from, int count) {
+  return (Vec)_mm512_maskz_loadu_ps(first_lanes(count), from);
+}
+
+inline void store_some(float* to, Vec v, int count) {
+  _mm512_mask_storeu_ps(to, first_lanes(count), (__m512)v);
+}
+#endif
+
 inline Vec splat(float value) { return Vec{} + value; }
 
 inline float sum(Vec v) {
@@ -129,6 +141,17 @@ inline float sum(Vec v) {
   for (int width = kLanes / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
   return lane[0];
+#endif
+}
+
+inline Vec root(Vec v) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_sqrt_ps((__m512)v);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_sqrt_ps((__m256)v);
+#else
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = std::sqrt(v[lane]);
+  return v;
 #endif
 }
 
