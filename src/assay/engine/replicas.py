@@ -35,11 +35,9 @@ from assay.nn.head import at_least_float32
 from assay.nn.init import stream_seed
 from assay.nn.model import GPT, ModelConfig
 from assay.train.gradients import repeatable
-from assay.train.loop import StepReport
+from assay.train.loop import CLIP_EPS, StepReport
 from assay.train.optim import step_all
 from assay.train.watch import examine
-
-_CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grads_with_norm_
 
 
 def train_together(members: Sequence[Member]) -> Generator[list[Outcome], None, None]:
@@ -181,7 +179,7 @@ class Group:
 
     def _clip(self, norms: Float[Tensor, "R"]) -> None:
         bounds = [member.plan.config.clip_norm or math.inf for member in self.members]
-        factors = (norms.new_tensor(bounds) / (norms + _CLIP_EPS)).clamp(max=1.0)
+        factors = (norms.new_tensor(bounds) / (norms + CLIP_EPS)).clamp(max=1.0)
         for gradient in self._gradients():
             gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
 

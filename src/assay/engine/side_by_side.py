@@ -103,7 +103,7 @@ class SideBySide:
     ) -> StepReport | DivergedError:
         member = self.members[row]
         try:
-            found = total, gradient_norm(member.model)
+            found = total, gradient_norm(member.model, member.plan)
             return conclude(member.model, batch, member.optimizers, member.plan, step, found)
         except DivergedError as error:
             return error

@@ -1,6 +1,6 @@
-"""The structs of `decoding.cpp` and `training.h`, field by field; meanings are told there."""
+"""The structs of `decoding.cpp`, `training.h` and `adamw.cpp`; meanings are told there."""
 
-from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
 
 
 class Matrix(Structure):
@@ -109,4 +109,19 @@ class TrainingJob(Structure):
         ("add", c_int32),
         ("loss", c_double),
         ("losses", c_void_p),
+    )
+
+
+class GradientOf(Structure):
+    """`struct GradientOf` of adamw.cpp; so is the other."""
+
+    _fields_ = (("gradient", c_void_p), ("count", c_int64))
+
+
+class UpdateOf(Structure):
+    """A tensor of weights, its state, and how it is updated."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("weight", "mean", "square", "step")),
+        *((name, c_double) for name in ("lr", "beta1", "beta2", "eps", "decay")),
     )

@@ -10,7 +10,7 @@ import hashlib
 import platform
 import subprocess
 import time
-from ctypes import CDLL, POINTER, c_double, c_int32, c_int64, c_void_p
+from ctypes import CDLL, POINTER, c_double, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -20,7 +20,7 @@ import torch
 from assay.data.cache import cache_folder, find_fault, open_entry
 from assay.errors import DataError
 from assay.native import compiler as cxx
-from assay.native.abi import Entries, Program, TrainedModel, TrainingJob
+from assay.native.abi import Entries, GradientOf, Program, TrainedModel, TrainingJob, UpdateOf
 
 _LIBRARY = "kernels.so"
 
@@ -147,6 +147,12 @@ def _declared(library: CDLL) -> CDLL:
             None,
         ),
         (library.assay_orthogonalise, (c_void_p, c_int32, c_int32, c_int32, c_int32), None),
+        (library.assay_norm, (POINTER(GradientOf), c_int32, c_int32), c_double),
+        (
+            library.assay_adamw,
+            (POINTER(UpdateOf), POINTER(GradientOf), c_int32, c_float, c_int32),
+            None,
+        ),
         (library.assay_bf16_products, (), c_int32),
         (library.assay_lanes, (), c_int32),
         (library.assay_threads, (c_int32,), c_int32),

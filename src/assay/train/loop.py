@@ -28,6 +28,9 @@ from assay.train.optim import Optimizers
 from assay.train.plan import Plan
 from assay.train.watch import Trouble, examine, gradient_norm
 
+CLIP_EPS = 1e-6
+"""Added to a norm before it divides, as by torch.nn.utils.clip_grads_with_norm_."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
@@ -85,7 +88,7 @@ def train(
         assert batch is not None
         model.train()
         total = backward(model, batch, plan, step)
-        norm = gradient_norm(model)
+        norm = gradient_norm(model, plan)
         # A GPU is still at work here: the next tokens travel meanwhile, and one read waits for all.
         upcoming = _on_device(batch_at(step + 1), plan) if step < config.steps else None
         report = conclude(model, batch, optimizers, plan, step, (total, norm))
@@ -115,15 +118,28 @@ def conclude(
             optimizers.zero_grad()
             raise DivergedError(trouble.message)
         if trouble.passed:
-            loss, grad_norm, norm = trouble.loss_nats, trouble.grad_norm, gradient_norm(model)
+            loss, grad_norm = trouble.loss_nats, trouble.grad_norm
+            norm = gradient_norm(model, plan)
     factor = config.schedule.factor(step, config.steps)
     if trouble is None or trouble.passed:
-        if config.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, norm)
-        optimizers.step(factor, native=plan.native and plan.autocast)
+        _update(model, optimizers, plan, factor, norm)
     optimizers.zero_grad()
     lr, tokens = factor * optimizers.peak_lr, batch[:, 1:].numel()
     return StepReport(step, loss, grad_norm, lr, tokens, 0.0, trouble)
+
+
+def _update(
+    model: GPT, optimizers: Optimizers, plan: Plan, factor: float, norm: Float[Tensor, ""]
+) -> None:
+    """Update the weights by the gradients, clipped, at `factor` times the peak rates."""
+    limit = plan.config.clip_norm
+    if plan.native:
+        scale = 1.0 if limit is None else min(1.0, limit / (norm.item() + CLIP_EPS))
+        optimizers.step_natively(factor, scale=scale, bf16=plan.autocast)
+        return
+    if limit is not None:
+        nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+    optimizers.step(factor)
 
 
 def _on_device(batch: Tensor, plan: Plan) -> Tensor:

@@ -60,6 +60,13 @@ class Muon(Optimizer):
         step_together([self])
         return loss
 
+    def scale_gradients(self, factor: float) -> None:
+        """Multiply the gradients of all parameters that have one."""
+        parameters = (p for group in self.param_groups for p in group["params"])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if factor != 1 and gradients:
+            torch._foreach_mul_(gradients, factor)
+
     def updates(self) -> Iterator[Update]:
         """Take the gradients into the momentum and yield the directions that come of it."""
         for group in self.param_groups:

@@ -1,6 +1,7 @@
 """Optimizers: the `train.optimizer` field, and which parameter goes to which.
 
-AdamW is PyTorch's own. Muon is ours, since PyTorch's is slow on a CPU; see `train/muon.py`.
+AdamW is PyTorch's own; where the C++ kernels train they take its steps too (`train/adamw.py`). Muon
+is ours, since PyTorch's is slow on a CPU; see `train/muon.py`.
 
 Weight decay acts on matrices and tables (two dimensions), never on biases or on the scales of
 norms. `Optimizers` holds one or two torch optimizers and speaks of their state by parameter name,
@@ -14,11 +15,12 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from assay.errors import CheckpointError
 from assay.schema import Config, kind_alone
 from assay.source import Source
+from assay.train import adamw
 from assay.train.muon import Muon, step_together
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -39,9 +41,33 @@ class Optimizers:
     parts: tuple[tuple[Optimizer, float], ...]
     names: Mapping[nn.Parameter, str]
 
-    def step(self, factor: float, *, native: bool = False) -> None:
-        """Update all parameters at `factor` times the peak rates; for `native` see `step_all`."""
-        step_all([self], [factor], native=native)
+    def step(self, factor: float) -> None:
+        """Update all parameters at `factor` times the peak rates."""
+        step_all([self], [factor])
+
+    @torch.no_grad()
+    def step_natively(self, factor: float, *, scale: float = 1.0, bf16: bool = False) -> None:
+        """Do the same with the C++ kernels.
+
+        Args:
+            factor: Of the peak rates.
+            scale: Of the gradients.
+            bf16: Whether the products of Muon are taken in bfloat16 there.
+        """
+        self.set_rates(factor)
+        for optimizer, _ in self.parts:
+            if isinstance(optimizer, Muon):
+                optimizer.scale_gradients(scale)
+                step_together([optimizer], native=bf16)
+            else:
+                assert isinstance(optimizer, AdamW)
+                adamw.step_natively(optimizer, scale=scale)
+
+    def set_rates(self, factor: float) -> None:
+        """Let each optimizer's rate be `factor` times its peak."""
+        for optimizer, peak_lr in self.parts:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * peak_lr
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -101,26 +127,17 @@ def _state_like(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tens
     return {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
 
 
-def step_all(
-    models: Sequence[Optimizers], factors: Sequence[float], *, native: bool = False
-) -> None:
-    """Update the parameters of several models, each at its own factor of its own peak rates.
-
-    Args:
-        models: The optimizers of each.
-        factors: One for each model.
-        native: Whether the products of Muon are taken in bfloat16 by the C++ kernels.
-    """
+def step_all(models: Sequence[Optimizers], factors: Sequence[float]) -> None:
+    """Update the parameters of several models, each at its own factor of its own peak rates."""
     muons: list[Muon] = []
     for optimizers, factor in zip(models, factors, strict=True):
-        for optimizer, peak_lr in optimizers.parts:
-            for group in optimizer.param_groups:
-                group["lr"] = factor * peak_lr
+        optimizers.set_rates(factor)
+        for optimizer, _ in optimizers.parts:
             if isinstance(optimizer, Muon):
                 muons.append(optimizer)
             else:
                 optimizer.step()
-    step_together(muons, native=native)
+    step_together(muons)
 
 
 class AdamWConfig(Config):
@@ -186,14 +203,14 @@ class MuonConfig(Config):
 
 def _adamw(
     named: Iterable[tuple[str, nn.Parameter]], config: AdamWConfig | MuonConfig, lr: float
-) -> Optimizer:
+) -> AdamW:
     parameters = [parameter for _, parameter in named]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=True)
+    return AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=True)
 
 
 OPTIMIZERS = (AdamWConfig, MuonConfig)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from assay.nn.model import GPT
+from assay.train.adamw import norm_natively
 from assay.train.gradients import backward, dropout_seed, pieces_of
 from assay.train.plan import Plan
 
@@ -33,9 +34,10 @@ class Trouble:
         return math.isfinite(self.loss_nats) and math.isfinite(self.grad_norm)
 
 
-def gradient_norm(model: nn.Module) -> Float[Tensor, ""]:
+def gradient_norm(model: nn.Module, plan: Plan) -> Float[Tensor, ""]:
     """Return the L2 norm of all gradients."""
-    return nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return norm_natively(gradients) if plan.native else nn.utils.get_total_norm(gradients)
 
 
 def examine(
@@ -53,7 +55,7 @@ def examine(
         what, where = f"loss {loss}", _bad_place(model, batch, plan, step)
     model.zero_grad()
     total = backward(model, batch, plan, step)
-    again, norm_again = torch.stack((total, gradient_norm(model))).tolist()
+    again, norm_again = torch.stack((total, gradient_norm(model, plan))).tolist()
     if math.isfinite(again) and math.isfinite(norm_again):
         verdict = (
             f"A second computation of the step gave loss {again:.4f} and gradient norm "

@@ -1,0 +1,96 @@
+// AdamW (Loshchilov & Hutter 2017, algorithm 2) and the norm of gradients, over all tensors of a model
+// at once. Threads take pieces of them, whose size is always the same: bits depend on no number of
+// threads.
+
+#include <algorithm>
+
+#include "team.h"
+#include "vector.h"
+
+extern "C" {
+
+struct GradientOf {
+  const float* gradient;
+  int64_t count;
+};
+
+struct UpdateOf {  // of one tensor
+  float *weight, *mean, *square;  // the means of gradients and of their squares
+  float* step;                    // taken so far
+  double lr, beta1, beta2, eps, decay;
+};
+}
+
+namespace assay {
+namespace {
+
+constexpr int64_t kPiece = 4096;
+
+struct Piece {
+  int tensor;
+  int64_t first;
+  int count;
+};
+
+std::vector<Piece> pieces_of(const GradientOf* gradients, int n) {
+  std::vector<Piece> found;
+  for (int i = 0; i < n; ++i)
+    for (int64_t first = 0; first < gradients[i].count; first += kPiece)
+      found.push_back({i, first, int(std::min(kPiece, gradients[i].count - first))});
+  return found;
+}
+
+// f(piece, its number) for all pieces, by all threads.
+template <typename F>
+void share(const std::vector<Piece>& pieces, int n_threads, F f) {
+  together(n_threads, [&](Team team) {
+    int first, last;
+    span(pieces.size(), 1, team, first, last);
+    for (int i = first; i < last; ++i) f(pieces[i], i);
+  });
+}
+
+void update(const UpdateOf& u, const float* gradient, float scale, const Piece& piece) {
+  const double step = *u.step + 1.0;
+  const float mean_share = 1.0 - u.beta1, square_share = 1.0 - u.beta2, eps = u.eps;
+  const float rate = u.lr / (1.0 - std::pow(u.beta1, step)), kept = 1.0 - u.lr * u.decay;
+  const float factor = 1.0 / std::sqrt(1.0 - std::pow(u.beta2, step));
+  gradient += piece.first;
+  float *weight = u.weight + piece.first, *mean = u.mean + piece.first, *square = u.square + piece.first;
+  each(piece.count, [&](int i, int n) {
+    const Vec g = take(gradient + i, n) * scale;
+    Vec m = take(mean + i, n), v = take(square + i, n);
+    m += mean_share * (g - m);
+    v += square_share * (g * g - v);
+    put(mean + i, m, n);
+    put(square + i, v, n);
+    put(weight + i, kept * take(weight + i, n) - rate * m / (factor * root(v) + eps), n);
+  });
+}
+
+}  // namespace
+}  // namespace assay
+
+extern "C" {
+
+double assay_norm(const GradientOf* gradients, int32_t n, int32_t n_threads) {
+  const std::vector<assay::Piece> pieces = assay::pieces_of(gradients, n);
+  std::vector<float> squares(pieces.size());
+  assay::share(pieces, n_threads, [&](const assay::Piece& piece, int i) {
+    const float* from = gradients[piece.tensor].gradient + piece.first;
+    squares[i] = assay::total(from, piece.count, [](assay::Vec g) { return g * g; });
+  });
+  double whole = 0;
+  for (float square : squares) whole += square;
+  return std::sqrt(whole);
+}
+
+// One step of all tensors, by gradients times `scale`.
+void assay_adamw(const UpdateOf* updates, const GradientOf* gradients, int32_t n, float scale,
+                 int32_t n_threads) {
+  assay::share(assay::pieces_of(gradients, n), n_threads, [&](const assay::Piece& piece, int) {
+    assay::update(updates[piece.tensor], gradients[piece.tensor].gradient, scale, piece);
+  });
+  for (int i = 0; i < n; ++i) *updates[i].step += 1;
+}
+}

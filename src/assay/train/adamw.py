@@ -1,0 +1,59 @@
+"""AdamW and the norm of gradients by the C++ kernels, over all tensors of a model in one call.
+
+`torch.optim.AdamW` keeps parameters, groups and state, so checkpoints of either go on with the
+other; a step is that of its `fused=True` to rounding. Bits do not depend on the number of threads.
+"""
+
+from collections.abc import Sequence
+from ctypes import CDLL, Array
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from assay.native.abi import GradientOf, UpdateOf
+from assay.native.build import kernels
+
+
+def norm_natively(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """Return the L2 norm of contiguous float32 tensors, all taken together."""
+    listed, n_threads = _listed(gradients), torch.get_num_threads()
+    return torch.tensor(_library().assay_norm(listed, len(listed), n_threads))
+
+
+@torch.no_grad()
+def step_natively(optimizer: AdamW, *, scale: float) -> None:
+    """Take a step by `scale` times the gradients of parameters that are contiguous float32."""
+    gradients, updates = [], []
+    for group in optimizer.param_groups:
+        rates = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = optimizer.state[parameter]
+            if not state:
+                state |= _blank(parameter)
+            held = (parameter, state["exp_avg"], state["exp_avg_sq"], state["step"])
+            gradients.append(parameter.grad)
+            updates.append(UpdateOf(*(tensor.data_ptr() for tensor in held), *rates))
+    listed, n_threads = _listed(gradients), torch.get_num_threads()
+    ready = (UpdateOf * len(updates))(*updates)
+    _library().assay_adamw(ready, listed, len(listed), scale, n_threads)
+
+
+def _blank(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Return a parameter's state before its first step."""
+    means = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros(()), **means}
+
+
+def _listed(gradients: Sequence[Tensor]) -> "Array[GradientOf]":
+    places = [GradientOf(gradient.data_ptr(), gradient.numel()) for gradient in gradients]
+    return (GradientOf * len(places))(*places)
+
+
+def _library() -> CDLL:
+    library = kernels().library
+    assert library is not None, kernels().note
+    return library
