@@ -16,7 +16,12 @@ import torch
 from assay.native.compiler import find_compiler
 
 TESTS = Path(__file__).parents[1]
-FILES = ("train/test_kernels.py", "train/test_muon.py", "decode/test_program.py")
+FILES = (
+    "train/test_adamw.py",
+    "train/test_kernels.py",
+    "train/test_muon.py",
+    "decode/test_program.py",
+)
 TO_VECTORS = "-mno-amx-tile -mno-amx-bf16 -mno-amx-int8"
 TO_AVX512 = f"{TO_VECTORS} -mno-avx512bf16 -mno-avx512vnni"
 CASES = {

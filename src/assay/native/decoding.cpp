@@ -85,7 +85,7 @@ void tile(const T* weight, const float* x, int64_t n_in, const Target& to, int r
     for (int r = 0; r < R; ++r) {
       Vec w = at(weight + r * n_in);
 #pragma GCC unroll 8
-      for (int e = 0; e < E; ++e) sums[r][e] += w * xs[e];
+      for (int e = 0; e < E; ++e) sums[r][e] = fused(w, xs[e], sums[r][e]);
     }
   };
   int64_t i = 0;
@@ -265,7 +265,7 @@ void weighted(const float* weights, const float* values, int count, int d_head, 
   for (int j = 0; j < count; ++j)
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
-      sums[n] += weights[j] * load(values + int64_t(j) * d_head + n * kLanes);
+      sums[n] = fused(splat(weights[j]), load(values + int64_t(j) * d_head + n * kLanes), sums[n]);
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n) store(out + n * kLanes, load(out + n * kLanes) + sums[n]);
 }
@@ -279,7 +279,7 @@ void add_weighted(const float* weights, const float* values, int count, int d_he
   if (d == d_head) return;
   Vec rest = load_some(out + d, d_head - d);
   for (int j = 0; j < count; ++j)
-    rest += weights[j] * load_some(values + int64_t(j) * d_head + d, d_head - d);
+    rest = fused(splat(weights[j]), load_some(values + int64_t(j) * d_head + d, d_head - d), rest);
   store_some(out + d, rest, d_head - d);
 }
 

@@ -55,7 +55,7 @@ void few(const float* a, int64_t row, int64_t unit, const float* b, int64_t pane
     for (int r = 0; r < R; ++r) {
       const Vec as = splat(a[r * row + i * unit]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVecs; ++v) sums[r][v] += as * bs[v];
+      for (int v = 0; v < kVecs; ++v) sums[r][v] = fused(as, bs[v], sums[r][v]);
     }
   }
   finish<R, kVecs>(sums, c, c_stride, columns);

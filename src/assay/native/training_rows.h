@@ -69,12 +69,9 @@ struct Bent {
 
 // e^(-z²) and erf(z) for z >= 0, to 1.5e-7: Abramowitz & Stegun 1964, 7.1.26.
 inline Vec erf_from(Vec z, Vec bell) {
-  const Vec t = 1.0f / (1.0f + 0.3275911f * z);
+  const Vec t = 1.0f / fused(splat(0.3275911f), z, splat(1.0f));
   Vec p = splat(1.061405429f);
-  p = p * t - 1.453152027f;
-  p = p * t + 1.421413741f;
-  p = p * t - 0.284496736f;
-  p = p * t + 0.254829592f;
+  for (float next : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) p = fused(p, t, splat(next));
   return 1.0f - p * t * bell;
 }
 

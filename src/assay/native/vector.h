@@ -11,6 +11,8 @@
 
 #ifdef __AVX2__
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace assay {
@@ -102,8 +104,7 @@ inline void store(BF16* to, Vec v) {
   std::memcpy(to, &halves, sizeof halves);
 }
 
-// The rest of a row, filled up with zeros. It goes through the same vector instructions as what was
-// before it: a compiler may fuse a product with a sum in one scalar loop and not in another.
+// The rest of a row, filled up with zeros: it goes through the same instructions as what was before it.
 template <typename T>
 Vec load_some(const T* from, int count) {
   T some[kLanes] = {};
@@ -132,6 +133,20 @@ inline void store_some(float* to, Vec v, int count) {
 
 inline Vec splat(float value) { return Vec{} + value; }
 
+// a b + c, rounded once where the processor can. The compiler fuses nothing by itself
+// (-ffp-contract=off): it would here and not there, and bits would depend on how a batch is cut.
+inline Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__) && defined(__AVX2__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
 inline float sum(Vec v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps((__m512)v);
@@ -159,16 +174,13 @@ inline Vec root(Vec v) {
 inline Vec exp(Vec x) {
   Vec low = x < -87.0f ? splat(-87.0f) : x;
   low = low > 88.0f ? splat(88.0f) : low;
-  Vec shifted = low * 1.44269504f + 12582912.0f;  // rounds to whole powers of two
+  Vec shifted = fused(low, splat(1.44269504f), splat(12582912.0f));  // rounds to whole powers of two
   Vec n = shifted - 12582912.0f;
-  Vec r = (low - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec r = fused(n, splat(2.12194440e-4f), fused(n, splat(-0.693359375f), low));
   Vec p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
+  for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
+    p = fused(p, r, splat(next));
+  p = fused(p * r, r, r + 1.0f);
   Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
   Vec power;
   std::memcpy(&power, &scale, sizeof power);
