@@ -65,7 +65,8 @@ def test_packed_weights_stand_for_the_rounded_model(native, weights):
 def test_logits_are_the_same_bits_however_a_text_is_cut_and_whoever_is_beside_it(
     native, weights, data
 ):
-    model = small(mixer={"kind": "attention", "n_kv_heads": 2}, d_model=40)
+    mlp = {"kind": "swiglu", "d_ff": data.draw(st.integers(61, 64))}
+    model = small(mixer={"kind": "attention", "n_kv_heads": 2}, d_model=40, mlp=mlp)
     whole = Program(native, model, weights, n_rows=1, room=LENGTH).logits(feed_of((0, 0, TOKENS)))
     program = Program(native, model, weights, n_rows=3, room=LENGTH)
     cuts = data.draw(st.lists(st.integers(1, LENGTH - 1), unique=True, max_size=5).map(sorted))

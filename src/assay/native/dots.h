@@ -7,138 +7,45 @@
 
 #pragma once
 
-#include "product.h"
-#include "team.h"
+#include <algorithm>
 
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
-#define ASSAY_DOTS 1
-#endif
+#include "operand.h"
+
+#ifdef ASSAY_DOTS
 
 namespace assay {
 namespace {
 
-// Where the results of a product go: an entry a row.
-struct Target {
-  float* out;
-  int64_t stride;
-  bool add;
-  const float *scale, *bias;
-  float of(int row, float value) const {
-    if (scale) value *= scale[row];
-    return bias ? value + bias[row] : value;
-  }
-  void put(int row, int entry, float value) const {
-    float& place = out[entry * stride + row];
-    place = add ? place + of(row, value) : of(row, value);
-  }
-};
-
-#ifdef ASSAY_DOTS
-
-// The entries of a product, split. A thread splits some of them; all must be there before a product.
-class Operand {
- public:
-  Operand(int64_t count, int64_t width)
-      : width_(width), stride_((width + 63) / 64 * 64), high_(2 * count * stride_), low_(2 * count * stride_),
-        high_panels_(2 * padded(count) * stride_), low_panels_(2 * padded(count) * stride_), steps_(padded(count)) {}
-
-  // This thread's share of the entries, in panels of 16.
-  void split(const float* x, int count, bool int8, Team team) {
-    int first, last;
-    span(count, kPanel, team, first, last);
-    if (first == last) return;  // of a panel that another thread splits
-    for (int e = first; e < last; ++e) int8 ? split_int8(x + e * width_, e) : split_bf16(x + e * width_, e);
-#ifdef ASSAY_TILES
-    if (in_tiles<BF16>())
-      for (int panel = first / kPanel; panel * kPanel < last; ++panel)
-        for (int half = 0; half < 2; ++half) lay_out(panel, last - panel * kPanel, int8, half);
-#endif
-  }
-
-  const BF16* bf16(int half, int entry) const { return (const BF16*)rows(half) + entry * stride_; }
-  const uint8_t* int8(int half, int entry) const { return rows(half) + entry * stride_; }
-  const uint8_t* panel(int half, int index, bool int8) const {
-    return (half ? low_panels_ : high_panels_).data() + index * stride_ * kPanel * (int8 ? 1 : 2);
-  }
-  float step(int entry) const { return steps_[entry]; }
-
- private:
-  typedef std::vector<uint8_t, OnLines<uint8_t>> Raw;
-  const uint8_t* rows(int half) const { return (half ? low_ : high_).data(); }
-
-  void split_bf16(const float* x, int entry) {
-    BF16 *high = (BF16*)high_.data() + entry * stride_, *low = (BF16*)low_.data() + entry * stride_;
-    each(width_, [&](int i, int n) {
-      const Vec v = take(x + i, n);
-      put(high + i, v, n);
-      put(low + i, v - take(high + i, n), n);
-    });
-  }
-
-  // Both halves as bytes without sign, the high one 128 too large: that is how VNNI wants them.
-  void split_int8(const float* x, int entry) {
-    Vec most = {};
-    bool finite = true;
-    each(width_, [&](int i, int n) {
-      const Vec v = take(x + i, n), size = v < 0.0f ? -v : v;
-      most = size > most ? size : most;
-      finite &= sum(v - v) == 0.0f;
-    });
-    float largest = 0;
-    for (int lane = 0; lane < kLanes; ++lane) largest = most[lane] > largest ? most[lane] : largest;
-    const float step = largest > 0 ? largest / 16383.0f : 1.0f;
-    steps_[entry] = finite ? step : NAN;
-    uint8_t *high = high_.data() + entry * stride_, *low = low_.data() + entry * stride_;
-    const float factor = finite ? 1.0f / step : 0.0f;
-    for (int64_t i = 0; i < stride_; i += kLanes) {
-      const int64_t left = width_ - i;
-      const Vec v = left >= kLanes ? load(x + i) : left > 0 ? load_some(x + i, left) : Vec{};
-      const __m512i whole = _mm512_cvtps_epi32((__m512)(finite ? v * factor : Vec{}));
-      const __m512i part = _mm512_add_epi32(whole, _mm512_set1_epi32(128 * 128));
-      _mm_storeu_si128((__m128i*)(high + i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(part, 7)));
-      _mm_storeu_si128((__m128i*)(low + i),
-                       _mm512_cvtepi32_epi8(_mm512_and_si512(part, _mm512_set1_epi32(127))));
-    }
-  }
-
-  // Panels for tiles: units of 32 bits along the width, of 16 entries side by side; signed bytes.
-  void lay_out(int panel, int count, bool int8, int half) {
-    const int64_t size = stride_ * (int8 ? 1 : 2);
-    const uint8_t* from = rows(half) + panel * kPanel * size;
-    uint8_t* to = (half ? low_panels_ : high_panels_).data() + panel * kPanel * size;
-    const uint32_t flip = int8 && !half ? 0x80808080u : 0u;
-    if (count == 1) {  // what stands beside it reaches no result
-      for (int64_t u = 0; u < size / 4; ++u) {
-        uint32_t unit;
-        std::memcpy(&unit, from + 4 * u, 4);
-        unit ^= flip;
-        std::memcpy(to + 4 * kPanel * u, &unit, 4);
-      }
-      return;
-    }
-    const Units sign = Units{} + flip;
-    for (int64_t i = 0; i < size; i += 64) {
-      Units block[16] = {};
-      for (int e = 0; e < kPanel && e < count; ++e) {
-        std::memcpy(&block[e], from + e * size + i, 64);
-        block[e] ^= sign;
-      }
-      transpose(block);
-      std::memcpy(to + i * kPanel, block, sizeof block);
-    }
-  }
-
-  const int64_t width_, stride_;
-  Raw high_, low_, high_panels_, low_panels_;
-  std::vector<float> steps_;
-};
-
 // --- by vectors
 
-// R rows of weights and E entries. The last vector of a row is filled up with zeros.
-template <int R, int E>
+// The sums over the lanes of 16 vectors; that of vector 4 i + j is lane 4 j + i. Each is added up in
+// the order of `sum`.
+template <typename T, typename Add>
+__m512 sums_of(const T (&sums)[16], Add add) {
+  __m512 v[16], fours[4], twos[2];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) v[i] = (__m512)sums[i];
+
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512 *a = v + 4 * i, *b = a + 1, *c = a + 2, *d = a + 3;
+    const __m512 ab = add(_mm512_shuffle_f32x4(*a, *b, 0x44), _mm512_shuffle_f32x4(*a, *b, 0xee));
+    const __m512 cd = add(_mm512_shuffle_f32x4(*c, *d, 0x44), _mm512_shuffle_f32x4(*c, *d, 0xee));
+    fours[i] = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const __m512d a = (__m512d)fours[2 * i], b = (__m512d)fours[2 * i + 1];
+    twos[i] = add((__m512)_mm512_unpacklo_pd(a, b), (__m512)_mm512_unpackhi_pd(a, b));
+  }
+  return add(_mm512_shuffle_ps(twos[0], twos[1], 0x88), _mm512_shuffle_ps(twos[0], twos[1], 0xdd));
+}
+
+// R rows of weights and E entries, with the rows after them asked for if `Ahead`. The last vector of a
+// row is filled up with zeros.
+template <int R, int E, bool Ahead>
 void dots(const BF16* weight, int64_t width, const Operand& x, const Target& to, int row, int entry) {
-  __m512 sums[R][E] = {};
+  __m512 sums[R * E] = {};
   const auto add = [&](int64_t i, auto at) {
     __m512bh high[E], low[E];
 #pragma GCC unroll 8
@@ -149,91 +56,126 @@ void dots(const BF16* weight, int64_t width, const Operand& x, const Target& to,
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m512bh w = (__m512bh)at(weight + r * width + i);
-#pragma GCC unroll 8
-      for (int e = 0; e < E; ++e)
-        sums[r][e] = _mm512_dpbf16_ps(_mm512_dpbf16_ps(sums[r][e], w, high[e]), w, low[e]);
-    }
-  };
-  int64_t i = 0;
-  for (; i + 32 <= width; i += 32) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) __builtin_prefetch(weight + (R + r) * width + i);
-    add(i, [](const BF16* from) { return _mm512_loadu_si512(from); });
-  }
-  if (i < width) {
-    const __mmask32 rest = (1u << (width - i)) - 1;
-    add(i, [rest](const BF16* from) { return _mm512_maskz_loadu_epi16(rest, from); });
-  }
-  for (int r = 0; r < R; ++r)
-    for (int e = 0; e < E; ++e) to.put(row + r, entry + e, sum((Vec)sums[r][e]));
-}
-
-inline float joined(int high, int low, float step) { return (float(high) * 128.0f + float(low)) * step; }
-
-template <int R, int E>
-void dots(const int8_t* weight, int64_t width, const Operand& x, const Target& to, int row, int entry) {
-  __m512i high[R][E] = {}, low[R][E] = {}, whole[R] = {};
-  const auto add = [&](int64_t i, auto at) {
-    __m512i xs[2][E];
-#pragma GCC unroll 8
-    for (int e = 0; e < E; ++e)
-      for (int half = 0; half < 2; ++half) xs[half][e] = _mm512_loadu_si512(x.int8(half, entry + e) + i);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m512i w = at(weight + r * width + i);
-      whole[r] = _mm512_dpbusd_epi32(whole[r], _mm512_set1_epi8(1), w);
+      if (Ahead) __builtin_prefetch(weight + (R + r) * width + i);
 #pragma GCC unroll 8
       for (int e = 0; e < E; ++e) {
-        high[r][e] = _mm512_dpbusd_epi32(high[r][e], xs[0][e], w);
-        low[r][e] = _mm512_dpbusd_epi32(low[r][e], xs[1][e], w);
+        __m512& sum = sums[r * E + e];
+        sum = _mm512_dpbf16_ps(_mm512_dpbf16_ps(sum, w, high[e]), w, low[e]);
       }
     }
   };
   int64_t i = 0;
-  for (; i + 64 <= width; i += 64) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) __builtin_prefetch(weight + (R + r) * width + i);
-    add(i, [](const int8_t* from) { return _mm512_loadu_si512(from); });
+  for (; i + 32 <= width; i += 32) add(i, [](const BF16* from) { return _mm512_loadu_si512(from); });
+  if (i < width) {
+    const __mmask32 rest = (1u << (width - i)) - 1;
+    add(i, [rest](const BF16* from) { return _mm512_maskz_loadu_epi16(rest, from); });
   }
+  if constexpr (R == 4 && E == 4) {
+    alignas(64) float found[R * E];
+    store(found, (Vec)sums_of(sums, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); }));
+    for (int e = 0; e < E; ++e)
+      for (int r = 0; r < R; ++r) to.put(row + r, entry + e, found[4 * e + r]);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int e = 0; e < E; ++e) to.put(row + r, entry + e, sum((Vec)sums[r * E + e]));
+  }
+}
+
+template <typename V>
+V joined(V high, V low, V step) { return (high * 128.0f + low) * step; }
+
+template <int R, int E, bool Ahead>
+void dots(const int8_t* weight, int64_t width, const Operand& x, const Target& to, int row, int entry) {
+  __m512i sums[2 * R * E] = {}, whole[R] = {};  // by halves, rows, entries
+  const auto add = [&](int64_t i, auto at) {
+    __m512i xs[2][E];
+#pragma GCC unroll 8
+    for (int e = 0; e < E; ++e)
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) xs[half][e] = _mm512_loadu_si512(x.int8(half, entry + e) + i);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const __m512i w = at(weight + r * width + i);
+      if (Ahead) __builtin_prefetch(weight + (R + r) * width + i);
+      whole[r] = _mm512_dpbusd_epi32(whole[r], _mm512_set1_epi8(1), w);
+#pragma GCC unroll 8
+      for (int e = 0; e < E; ++e)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+          __m512i& sum = sums[(half * R + r) * E + e];
+          sum = _mm512_dpbusd_epi32(sum, xs[half][e], w);
+        }
+    }
+  };
+  int64_t i = 0;
+  for (; i + 64 <= width; i += 64) add(i, [](const int8_t* from) { return _mm512_loadu_si512(from); });
   if (i < width) {
     const __mmask64 rest = (1ull << (width - i)) - 1;
     add(i, [rest](const int8_t* from) { return _mm512_maskz_loadu_epi8(rest, from); });
   }
-  for (int r = 0; r < R; ++r) {
-    const int offset = 128 * _mm512_reduce_add_epi32(whole[r]);
+  int offset[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) offset[r] = 128 * _mm512_reduce_add_epi32(whole[r]);
+  if constexpr (R == 2 && E == 4) {
+    alignas(64) int32_t found[16];
+    _mm512_store_si512(found, (__m512i)sums_of(sums, [](__m512 a, __m512 b) {
+                         return (__m512)_mm512_add_epi32((__m512i)a, (__m512i)b);
+                       }));
     for (int e = 0; e < E; ++e)
-      to.put(row + r, entry + e,
-             joined(_mm512_reduce_add_epi32(high[r][e]) - offset, _mm512_reduce_add_epi32(low[r][e]),
-                    x.step(entry + e)));
+      for (int r = 0; r < R; ++r) {
+        const int *high = found + 4 * e, *low = high + R;
+        to.put(row + r, entry + e, joined<float>(high[r] - offset[r], low[r], x.step(entry + e)));
+      }
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int e = 0; e < E; ++e) {
+        const int high = _mm512_reduce_add_epi32(sums[r * E + e]) - offset[r];
+        const int low = _mm512_reduce_add_epi32(sums[(R + r) * E + e]);
+        to.put(row + r, entry + e, joined<float>(high, low, x.step(entry + e)));
+      }
   }
 }
 
-template <int R, int E, typename T>
+template <int R, int E, bool Ahead, typename T>
 void dot_rows(const T* weight, int64_t width, const Operand& x, const Target& to, int first, int last,
               int entry) {
   int row = first;
-  for (; row + R <= last; row += R) dots<R, E>(weight + row * width, width, x, to, row, entry);
-  for (; row < last; ++row) dots<1, E>(weight + row * width, width, x, to, row, entry);
+  for (; row + R <= last; row += R) dots<R, E, Ahead>(weight + row * width, width, x, to, row, entry);
+  for (; row < last; ++row) dots<1, E, Ahead>(weight + row * width, width, x, to, row, entry);
 }
 
-// Strips of rows that stay in the cache meet all entries.
+// Four, two or one of the entries from `entry` on; returns how many.
+template <int R, bool Ahead, typename T>
+int dot_some(const T* weight, int64_t width, const Operand& x, int count, const Target& to, int first,
+             int last, int entry) {
+  const int left = count - entry;
+  if (left >= 4) return dot_rows<R, 4, Ahead>(weight, width, x, to, first, last, entry), 4;
+  if (left >= 2) return dot_rows<R, 2, Ahead>(weight, width, x, to, first, last, entry), 2;
+  return dot_rows<R, 1, Ahead>(weight, width, x, to, first, last, entry), 1;
+}
+
+constexpr int64_t kStripBytes = 1 << 14;
+
+// A row after the other for one entry, which is how memory is read fastest. For more of them strips of
+// rows, which come from memory for the first entries and are in the cache for the others.
 template <typename T>
 void by_vectors(const T* weight, int64_t width, const Operand& x, int count, const Target& to, int first,
                 int last) {
-  constexpr int kStrip = 8, R1 = sizeof(T) == 2 ? 8 : 4, R4 = sizeof(T) == 2 ? 4 : 2;
-  if (count == 1) return dot_rows<R1, 1>(weight, width, x, to, first, last, 0);
-  for (int row = first; row < last; row += kStrip) {
-    const int end = row + kStrip < last ? row + kStrip : last;
-    int e = 0;
-    for (; e + 4 <= count; e += 4) dot_rows<R4, 4>(weight, width, x, to, row, end, e);
-    for (; e + 2 <= count; e += 2) dot_rows<R4, 2>(weight, width, x, to, row, end, e);
-    for (; e < count; ++e) dot_rows<R4, 1>(weight, width, x, to, row, end, e);
+  constexpr int R = 2 * sizeof(T);
+  if (count == 1) return dot_rows<1, 1, false>(weight, width, x, to, first, last, 0);
+  const int strip = std::max<int64_t>(4, kStripBytes / (width * sizeof(T)) / 4 * 4);
+  for (int row = first; row < last; row += strip) {
+    const int end = std::min(row + strip, last);
+    int entry = dot_some<R, true>(weight, width, x, count, to, row, end, 0);
+    while (entry < count) entry += dot_some<R, false>(weight, width, x, count, to, row, end, entry);
   }
 }
 
-// --- by tiles: 16 rows of weights, 16 entries
-
-#ifdef ASSAY_TILES
+// --- by panels: 16 entries side by side in the lanes, for sums that are exact in any order
 
 // 16 rows x 16 entries of sums, one entry a vector, to their places.
 inline void put_block(Units* block, const Target& to, int row, int n_rows, int entry, int n_entries) {
@@ -247,6 +189,71 @@ inline void put_block(Units* block, const Target& to, int row, int n_rows, int e
     assay::put(place, to.add ? take(place, n_rows) + v : v, n_rows);
   }
 }
+
+// The sums of R rows of weights, the 16 entries of a panel in the lanes.
+template <int R>
+void panel_sums(const int8_t* weight, int64_t width, const uint8_t* high, const uint8_t* low, __m512i* highs,
+                __m512i* lows) {
+  __m512i h[R] = {}, l[R] = {};
+  const auto add = [&](int64_t i, int count) {
+    const __m512i a = _mm512_loadu_si512(high + kPanel * i), b = _mm512_loadu_si512(low + kPanel * i);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      int32_t unit = 0;
+      std::memcpy(&unit, weight + r * width + i, count);
+      const __m512i w = _mm512_set1_epi32(unit);
+      h[r] = _mm512_dpbusd_epi32(h[r], a, w);
+      l[r] = _mm512_dpbusd_epi32(l[r], b, w);
+    }
+  };
+  int64_t i = 0;
+  for (; i + 4 <= width; i += 4) add(i, 4);
+  if (i < width) add(i, width - i);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    highs[r] = h[r];
+    lows[r] = l[r];
+  }
+}
+
+// What 128 too much in every high half adds to a row's sums. It reads the row as one stream.
+inline int offset_of(const int8_t* weight, int64_t width) {
+  __m512i whole = {};
+  int64_t i = 0;
+  for (; i + 64 <= width; i += 64)
+    whole = _mm512_dpbusd_epi32(whole, _mm512_set1_epi8(1), _mm512_loadu_si512(weight + i));
+  const __mmask64 rest = (1ull << (width - i)) - 1;
+  whole = _mm512_dpbusd_epi32(whole, _mm512_set1_epi8(1), _mm512_maskz_loadu_epi8(rest, weight + i));
+  return 128 * _mm512_reduce_add_epi32(whole);
+}
+
+inline void by_panels(const int8_t* weight, int64_t width, const Operand& x, int count, const Target& to,
+                      int first, int last) {
+  for (int row = first; row < last; row += 16) {
+    const int n_rows = std::min(16, last - row);
+    const int8_t* from = weight + row * width;
+    int offsets[16];
+    for (int r = 0; r < n_rows; ++r) offsets[r] = offset_of(from + r * width, width);
+    for (int entry = 0; entry < count; entry += kPanel) {
+      const uint8_t *high = x.panel(0, entry / kPanel, true), *low = x.panel(1, entry / kPanel, true);
+      __m512i highs[16], lows[16];
+      int r = 0;
+      for (; r + 8 <= n_rows; r += 8) panel_sums<8>(from + r * width, width, high, low, highs + r, lows + r);
+      for (; r < n_rows; ++r) panel_sums<1>(from + r * width, width, high, low, highs + r, lows + r);
+      Units block[16] = {};
+      const Vec steps = load(x.steps() + entry);
+      for (r = 0; r < n_rows; ++r) {
+        const __m512i signed_high = _mm512_sub_epi32(highs[r], _mm512_set1_epi32(offsets[r]));
+        block[r] = (Units)joined((Vec)_mm512_cvtepi32_ps(signed_high), (Vec)_mm512_cvtepi32_ps(lows[r]), steps);
+      }
+      put_block(block, to, row, n_rows, entry, std::min(kPanel, count - entry));
+    }
+  }
+}
+
+// --- by tiles: 16 rows of weights, 16 entries
+
+#ifdef ASSAY_TILES
 
 // Two groups of 16 rows, with what of the weights comes next asked for.
 inline void tile_dots(const BF16* weight, int64_t width, int64_t ahead, const Operand& x, int panel,
@@ -294,14 +301,12 @@ inline void tile_dots(const int8_t* weight, int64_t width, int64_t ahead, const 
   _tile_stored(1, sums[0][1], 64);
   _tile_stored(2, sums[1][0], 64);
   _tile_stored(3, sums[1][1], 64);
-  Vec steps;
-  for (int e = 0; e < kPanel; ++e) steps[e] = x.step(panel * kPanel + e);
+  const Vec steps = load(x.steps() + panel * kPanel);
   for (int group = 0; group < 2; ++group)
     for (int r = 0; r < 16; ++r) {
       const Vec high_sum = (Vec)_mm512_cvtepi32_ps(_mm512_loadu_si512(sums[group][0][r]));
       const Vec low_sum = (Vec)_mm512_cvtepi32_ps(_mm512_loadu_si512(sums[group][1][r]));
-      const Vec v = (high_sum * 128.0f + low_sum) * steps;
-      std::memcpy(&out[group][r], &v, sizeof v);
+      out[group][r] = (Units)joined(high_sum, low_sum, steps);
     }
 }
 
@@ -343,16 +348,12 @@ void dot_products(const T* weight, int n_out, int64_t width, const Operand& x, i
 #ifdef ASSAY_TILES
   if (in_tiles<BF16>()) return by_tiles(weight, width, n_out, x, count, to, first, last);
 #endif
+  if constexpr (sizeof(T) == 1)
+    if (count >= kFewest) return by_panels(weight, width, x, count, to, first, last);
   by_vectors(weight, width, x, count, to, first, last);
 }
 
-#else
-
-struct Operand {
-  Operand(int64_t, int64_t) {}
-};
-
-#endif  // ASSAY_DOTS
-
 }  // namespace
 }  // namespace assay
+
+#endif  // ASSAY_DOTS
