@@ -121,8 +121,7 @@ class Attention {
       const Vec v = load(scores + j);
       peak = v > peak ? v : peak;
     }
-    float most = peak[0];
-    for (int lane = 1; lane < kLanes; ++lane) most = peak[lane] > most ? peak[lane] : most;
+    const float most = largest(peak);
     Vec whole = {};
     T* weights = &weights_[i * wide_];
     for (int j = 0; j < width; j += kLanes) {

@@ -124,9 +124,8 @@ float next_token_loss(float* logits, int vocab, int target, float factor, float 
     put(logits + i, z, n);
     if (n == kLanes) peak = z > peak ? z : peak;
   });
-  float most = -INFINITY;
+  float most = largest(peak);
   for (int i = vocab / kLanes * kLanes; i < vocab; ++i) most = logits[i] > most ? logits[i] : most;
-  for (int lane = 0; lane < kLanes; ++lane) most = peak[lane] > most ? peak[lane] : most;
   const float whole = total(logits, vocab, [most](Vec z) { return exp(z - most); });
   const float loss = std::log(whole) + most - logits[target];
   const float share = scale / whole;

@@ -170,8 +170,18 @@ inline Vec root(Vec v) {
 #endif
 }
 
+inline float largest(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
+  float most = v[0];
+  for (int lane = 1; lane < kLanes; ++lane) most = v[lane] > most ? v[lane] : most;
+  return most;
+#endif
+}
+
 // e^x to 2 units in the last place; 0 under -87.
-inline Vec exp(Vec x) {
+__attribute__((always_inline)) inline Vec exp(Vec x) {
   Vec low = x < -87.0f ? splat(-87.0f) : x;
   low = low > 88.0f ? splat(88.0f) : low;
   Vec shifted = fused(low, splat(1.44269504f), splat(12582912.0f));  // rounds to whole powers of two
