@@ -115,11 +115,20 @@ class Article:
         return self.ids[:, -1:]
 
 
-def _ours(weights: str) -> Callable[[Source, int, Path], Decoder]:
+def _ours(weights: str, reader: str = "auto") -> Callable[[Source, int, Path], Decoder]:
     def make(source: Source, rows: int, folder: Path) -> Decoder:
         model = from_hf(source.model.config.to_dict(), source.model.state_dict())
-        asked = {"max_new_tokens": MAX_LEN - PROMPT_TOKENS, "weights": weights}
+        asked = {"max_new_tokens": MAX_LEN - PROMPT_TOKENS, "weights": weights, "reader": reader}
         return Ours(model, decode(GenerateOptions, asked))
+
+    return make
+
+
+def _graphs(weights: str) -> Callable[[Source, int, Path], Decoder]:
+    def make(source: Source, rows: int, folder: Path) -> Decoder:
+        if source.device.type != "cuda":
+            raise RuntimeError("CUDA graphs need a CUDA device")
+        return _ours(weights, reader="graphs")(source, rows, folder)
 
     return make
 
@@ -167,6 +176,7 @@ DECODERS = {
     "assay fp32": Entrant("assay, fp32", 4, _ours("fp32")),
     "assay bf16": Entrant("assay, bf16", 2, _ours("bf16")),
     "assay int8": Entrant("assay, int8", 1, _ours("int8")),
+    "assay bf16 graphs": Entrant("assay, bf16, CUDA graphs", 2, _graphs("bf16")),
     "llama.cpp F32": Entrant("llama.cpp, F32", 4, _llama_cpp("F32")),
     "llama.cpp BF16": Entrant("llama.cpp, BF16", 2, _llama_cpp("BF16")),
     "llama.cpp Q8_0": Entrant("llama.cpp, Q8_0", 34 / 32, _llama_cpp("Q8_0")),

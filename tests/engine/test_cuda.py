@@ -43,6 +43,50 @@ def test_generated_tokens_are_those_of_the_cpu_in_float64():
     assert generated("cuda") == generated("cpu")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"position": "alibi"},
+        {"mixer.n_kv_heads": 2},
+        {"mixer.window": 5, "position": "sinusoidal"},
+        {"position": "learned", "norm": "layer", "bias": True},
+    ],
+)
+def test_a_graph_replays_the_step_it_recorded(fields):
+    """Over several recordings (widths), rows of unequal length, and on beyond the context."""
+    model = GPT.create(override(CONFIG, {"max_seq_len": 200} | fields)).double().cuda()
+
+    def generated(reader):
+        options = GenerateOptions(max_new_tokens=210, n_samples=2, reader=reader)
+        run = generate(model, [[1, 2, 3], [4]], SamplingConfig(), options=options)
+        logits = [run.logits.clone() for _ in run]
+        return run.generated, torch.stack(logits)
+
+    tokens, logits = generated("graphs")
+    expected_tokens, expected = generated("torch")
+    assert tokens == expected_tokens
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+def test_weights_changed_between_two_texts_are_those_read():
+    model = GPT.create(CONFIG).cuda()
+    options = GenerateOptions(max_new_tokens=20, reader="graphs")
+    for _ in range(2):
+        run = generate(model, [[1, 2, 3]], SamplingConfig(), options=options)
+        list(run)
+        plain = generate(
+            model,
+            [[1, 2, 3]],
+            SamplingConfig(),
+            options=options.model_copy(update={"reader": "torch"}),
+        )
+        list(plain)
+        torch.testing.assert_close(run.logits, plain.logits, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            model.embed.weight.mul_(1.5)
+
+
 def test_a_run_takes_the_device_and_goes_on_to_the_same_bits(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on the mat. " * 200)

@@ -22,6 +22,10 @@ class AlignedReader:
     """Reads one new column of all rows at a time, or all columns where there is no cache.
 
     The model is in evaluation mode during a pass and as it was before between passes.
+
+    Attributes:
+        padding: Columns before the first token of each row.
+        cache: Keys and values; None without a cache, or once it is of no use.
     """
 
     def __init__(
@@ -35,16 +39,16 @@ class AlignedReader:
         """Note how the rows are aligned."""
         self._model, self._context, self._n_samples = model, extent.context, extent.n_samples
         width = max(map(len, prompts))
-        self._padding = [width - len(prompt) for prompt in prompts]
+        self.padding = [width - len(prompt) for prompt in prompts]
         layers, window = model.config.n_layers, model.config.mixer.window
-        self._cache = (
+        self.cache = (
             KVCache.empty(layers, window=window, room=extent.longest) if use_cache else None
         )
 
     @property
     def cache_bytes(self) -> int:
         """Memory of the keys and values; 0 without a cache, or once it is of no use."""
-        return 0 if self._cache is None else self._cache.nbytes
+        return 0 if self.cache is None else self.cache.nbytes
 
     def prompt_logits(self, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "W V"]:
         """Read each prompt once and share what was read between its samples."""
@@ -52,9 +56,9 @@ class AlignedReader:
         n = self._n_samples
         if n == 1:
             return logits
-        self._padding = [padding for padding in self._padding for _ in range(n)]
-        if self._cache is not None:
-            self._cache.repeat(n)
+        self.padding = [padding for padding in self.padding for _ in range(n)]
+        if self.cache is not None:
+            self.cache.repeat(n)
         return logits.repeat_interleave(n, dim=0)
 
     def logits(
@@ -65,21 +69,21 @@ class AlignedReader:
     ) -> Float[Tensor, "W V"]:
         """Return the logits after the text of each of `rows`; other rows are filled up with 0."""
         assert not any(drafts), "a batch in columns cannot take in drafts"
-        columns = self._padding[rows[0]] + len(texts[0])
+        columns = self.padding[rows[0]] + len(texts[0])
         first = 0 if self._context is None else max(0, columns - self._context)
         if first > 0:
-            self._cache = None  # its keys are turned to positions that no longer hold
-        read = 0 if self._cache is None else self._cache.length
+            self.cache = None  # its keys are turned to positions that no longer hold
+        read = 0 if self.cache is None else self.cache.length
         fresh = self._columns(rows, texts, columns - max(first, read))
-        with _evaluating(self._model), torch.inference_mode():
-            features = self._model.features(fresh, self._cache, self._ragged(first))
+        with evaluating(self._model), torch.inference_mode():
+            features = self._model.features(fresh, self.cache, self._ragged(first))
             return self._model.logits(features[:, -1])[list(rows)]
 
     def _columns(
         self, rows: Sequence[int], texts: Sequence[Sequence[int]], width: int
     ) -> Int[Tensor, "R C"]:
         """Return the last `width` columns."""
-        filled = [[0] * width for _ in self._padding]
+        filled = [[0] * width for _ in self.padding]
         for row, text in zip(rows, texts, strict=True):
             tail = text[-width:]
             filled[row][width - len(tail) :] = tail
@@ -87,14 +91,14 @@ class AlignedReader:
 
     def _ragged(self, first: int) -> Int[Tensor, " R"] | None:
         """Return the padding that is left behind column `first`, or None."""
-        padding = [max(0, n - first) for n in self._padding]
+        padding = [max(0, n - first) for n in self.padding]
         if not any(padding):
             return None
         return torch.tensor(padding, device=self._model.embed.weight.device)
 
 
 @contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
+def evaluating(model: GPT) -> Iterator[None]:
     """Switch off the training mode of the modules that are in it, and back on afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:

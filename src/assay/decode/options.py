@@ -33,8 +33,9 @@ class GenerateOptions(Config):
     """Round the matrices to bf16 or int8, which changes the model a little. Null: as they are."""
     lookup: Annotated[int, Field(ge=0, le=64)] = 0
     """Tokens drafted from the text itself and checked in one pass; the text is the same."""
-    reader: Literal["auto", "native", "torch"] = "auto"
-    """The C++ kernels, PyTorch, or the kernels where they can read the model."""
+    reader: Literal["auto", "native", "torch", "graphs"] = "auto"
+    """The C++ kernels; PyTorch; PyTorch with each step a CUDA graph; or the kernels where they can
+    read the model, and PyTorch elsewhere."""
     exact: bool = False
     """Whether a row has the same bits in any company where PyTorch reads too: it then reads row by
     row, which is slower. With the kernels it always has."""

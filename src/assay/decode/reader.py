@@ -12,6 +12,7 @@ from torch import Tensor
 
 from assay.decode.aligned import AlignedReader
 from assay.decode.apart import ApartReader
+from assay.decode.graphs import GraphReader
 from assay.decode.options import Extent, GenerateOptions
 from assay.decode.ragged import RaggedReader
 from assay.decode.weights import rounded
@@ -57,21 +58,33 @@ def open_reader(model: GPT, prompts: Sequence[Sequence[int]], options: GenerateO
     if why_not is None:
         return RaggedReader(kernels(), model, options.weights or "fp32", len(prompts), extent)
     _check_not_needed(why_not, options)
+    _check_graphs(options)
     if options.weights in ("bf16", "int8"):
         model = rounded(model, options.weights)
+    if options.reader == "graphs":
+        return GraphReader(model, prompts, extent)
     if options.exact:
         return ApartReader(model, prompts, options)
     return AlignedReader(model, prompts, extent, use_cache=options.use_cache)
 
 
 def _why_not_native(model: GPT, options: GenerateOptions) -> str | None:
-    if options.reader == "torch":
-        return "generate.reader=torch"
+    if options.reader in ("torch", "graphs"):
+        return f"generate.reader={options.reader}"
     if not options.use_cache:
         return "generate.use_cache=false"
     if (found := unsupported(model)) is not None:
         return found
     return kernels().note if kernels().library is None else None
+
+
+def _check_graphs(options: GenerateOptions) -> None:
+    if options.reader == "graphs" and (options.exact or not options.use_cache):
+        found = "exact=true" if options.exact else "use_cache=false"
+        raise ConfigError(
+            f"generate.reader: graphs found with {found}; expected a batch read side by side with "
+            "a cache. Use reader=torch."
+        )
 
 
 def _check_not_needed(why_not: str, options: GenerateOptions) -> None:

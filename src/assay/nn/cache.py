@@ -49,6 +49,14 @@ class LayerCache:
         self._length = end
         return self._k[:, :, :end], self._v[:, :, :end]
 
+    @property
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """Keys and values that are kept, of the latest columns; None before the first."""
+        if self._k is None or self._v is None:
+            return None
+        length = self._length if self.window is None else self._k.shape[2]
+        return self._k[:, :, :length], self._v[:, :, :length]
+
     def repeat(self, n: int) -> None:
         """Make of each row n rows side by side."""
         if self._k is not None and self._v is not None:

@@ -3,6 +3,8 @@
 Shapes: B batch, T new tokens, D model width, V vocabulary, H heads.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from pydantic import PositiveFloat, model_validator
@@ -158,15 +160,28 @@ class GPT(nn.Module):
         positions = columns[None] if padding is None else columns - padding[:, None]
         positions = positions.clamp_min(0)
         self._check_length(start + tokens.shape[1])
-        x = self.dropout(self.position.embed(self.embed(tokens), positions))
-        x = x if self.embed_norm is None else self.embed_norm(x)
+        x = self.embedded(tokens, positions)
         wide = torch.promote_types(x.dtype, torch.float32)
         rotation = self.position.rotation(positions, wide)
         context = Context.of(rotation, self._sight(tokens, start, padding, wide), self.kernel, x)
-        for index, block in enumerate(self.blocks):
-            x = self._through(block, x, context, None if cache is None else cache.layers[index])
+        x = self.through_blocks(x, context, None if cache is None else cache.layers)
         if cache is not None:
             cache.length += tokens.shape[1]
+        return x
+
+    def embedded(
+        self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "P T"]
+    ) -> Float[Tensor, "B T D"]:
+        """Return what enters the first block; P is 1 or B."""
+        x = self.dropout(self.position.embed(self.embed(tokens), positions))
+        return x if self.embed_norm is None else self.embed_norm(x)
+
+    def through_blocks(
+        self, x: Float[Tensor, "B T D"], context: Context, caches: Sequence[LayerCache] | None
+    ) -> Float[Tensor, "B T D"]:
+        """Return the last hidden state of what enters the first block; a cache for each of them."""
+        for index, block in enumerate(self.blocks):
+            x = self._through(block, x, context, None if caches is None else caches[index])
         return x if self.final_norm is None else self.final_norm(x)
 
     def logits(self, features: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
