@@ -80,7 +80,7 @@ def _training_panels() -> Iterator[Panel]:
         rate = max(spread(rates).median for rates in found["matmul_flops_per_s"].values())
         flops = [row["step_flops"] for key, row in found["rows"].items() if key != "assay-default"]
         yield Panel(
-            f"training, {name}",
+            f"training, {name} ({_machine(found)})",
             {
                 ENTRANTS[key].label: spread(row["tokens_per_s"])
                 for key, row in found["rows"].items()
@@ -95,7 +95,12 @@ def _decoding_panels() -> Iterator[Panel]:
         if found:
             entrants = found["entrants"]
             speeds = {DECODERS[n].label: spread(row["tokens_per_s"]) for n, row in entrants.items()}
-            yield Panel(f"decoding GPT-2 small, {rows} row{'s' * (rows > 1)}", speeds, None)
+            title = f"decoding GPT-2 small, {rows} row{'s' * (rows > 1)} ({_machine(found)})"
+            yield Panel(title, speeds, None)
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    return str(found["machine"]["device_name"])
 
 
 _UNITS = {"T": "tokens", "L": "layers", "D": "channels", "B": "rows", "R": "replicas"}
