@@ -25,7 +25,7 @@ def norm_natively(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
 @torch.no_grad()
 def step_natively(optimizer: AdamW, *, scale: float) -> None:
     """Take a step by `scale` times the gradients of parameters that are contiguous float32."""
-    gradients, updates = [], []
+    gradients, updates, changed = [], [], list[nn.Parameter]()
     for group in optimizer.param_groups:
         rates = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
         for parameter in group["params"]:
@@ -35,11 +35,13 @@ def step_natively(optimizer: AdamW, *, scale: float) -> None:
             if not state:
                 state |= _blank(parameter)
             held = (parameter, state["exp_avg"], state["exp_avg_sq"], state["step"])
+            changed.append(parameter)
             gradients.append(parameter.grad)
             updates.append(UpdateOf(*(tensor.data_ptr() for tensor in held), *rates))
     listed, n_threads = _listed(gradients), torch.get_num_threads()
     ready = (UpdateOf * len(updates))(*updates)
     _library().assay_adamw(ready, listed, len(listed), scale, n_threads)
+    torch.autograd.graph.increment_version(changed)  # which PyTorch cannot see for itself
 
 
 def _blank(parameter: nn.Parameter) -> dict[str, Tensor]:
