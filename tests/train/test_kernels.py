@@ -201,6 +201,13 @@ def test_weights_that_moved_are_found():
     assert worst_error(found(model, tokens)[1], exact(model, tokens)[1])[1] < _FP32
 
 
+def test_a_weight_in_place_of_another_is_found():
+    model, tokens = model_of(config_of()), tokens_of()
+    found(model, tokens)
+    model.embed.weight = torch.nn.Parameter(model.embed.weight.detach() * 1.5)
+    assert worst_error(found(model, tokens)[1], exact(model, tokens)[1])[1] < _FP32
+
+
 def test_rows_of_a_table_that_no_token_reaches_have_no_gradient():
     model = model_of(config_of(position="learned"))
     found(model, tokens_of(2, 10))

@@ -83,7 +83,10 @@ inline void transpose(Units* rows) {
 // 16 numbers, those beyond `count` 0, in the bits of T, each in 32 bits.
 inline Units words(const float* from, int count, float) {
   Units found = {};
-  std::memcpy(&found, from, 4 * (count < 16 ? count : 16));
+  if (count >= 16)
+    std::memcpy(&found, from, sizeof found);
+  else
+    std::memcpy(&found, from, 4 * count);
   return found;
 }
 
@@ -135,7 +138,10 @@ inline Units units_along(const float* from, int count, float) { return words(fro
 
 inline Units units_along(const BF16* from, int count, BF16) {
   Units found = {};
-  std::memcpy(&found, from, 2 * (count < 32 ? count : 32));
+  if (count >= 32)
+    std::memcpy(&found, from, sizeof found);
+  else
+    std::memcpy(&found, from, 2 * count);
   return found;
 }
 

@@ -180,21 +180,43 @@ inline float largest(Vec v) {
 #endif
 }
 
-// e^x to 2 units in the last place; 0 under -87.
+// 1 / v to a unit in the last place, for v that is not infinite.
+inline Vec inverse(Vec v) {
+#if defined(__AVX512F__)  // a division takes as long as six products
+  const Vec near = (Vec)_mm512_rcp14_ps((__m512)v);
+  return fused(near, fused(-v, near, splat(1.0f)), near);
+#else
+  return 1.0f / v;
+#endif
+}
+
+// x within bounds; a NaN stays one.
+inline Vec between(float low, Vec x, float high) {
+#if defined(__AVX512F__)  // which of two is returned, if one is a NaN, is laid down: the second
+  return (Vec)_mm512_min_ps((__m512)splat(high), _mm512_max_ps((__m512)splat(low), (__m512)x));
+#else
+  const Vec raised = x < low ? splat(low) : x;
+  return raised > high ? splat(high) : raised;
+#endif
+}
+
+// e^x to 2 units in the last place up to 88, where it stays; 0 from -104 on, or already from -87.
 __attribute__((always_inline)) inline Vec exp(Vec x) {
-  Vec low = x < -87.0f ? splat(-87.0f) : x;
-  low = low > 88.0f ? splat(88.0f) : low;
-  Vec shifted = fused(low, splat(1.44269504f), splat(12582912.0f));  // rounds to whole powers of two
-  Vec n = shifted - 12582912.0f;
-  Vec r = fused(n, splat(2.12194440e-4f), fused(n, splat(-0.693359375f), low));
+  const Vec near = between(-104.0f, x, 88.0f);
+  const Vec n = fused(near, splat(1.44269504f), splat(12582912.0f)) - 12582912.0f;  // a whole number
+  const Vec r = fused(n, splat(2.12194440e-4f), fused(n, splat(-0.693359375f), near));
   Vec p = splat(1.9875691500e-4f);
   for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
     p = fused(p, r, splat(next));
   p = fused(p * r, r, r + 1.0f);
-  Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
+#if defined(__AVX512F__)
+  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  const Ints scale = (__builtin_convertvector(n, Ints) + 127) << 23;
   Vec power;
   std::memcpy(&power, &scale, sizeof power);
   return x < -87.0f ? splat(0.0f) : p * power;
+#endif
 }
 
 // Calls f(i, count) for whole vectors and for what is left of `width`.

@@ -15,6 +15,7 @@ from assay.native import abi
 from assay.native.kinds import NORMS, numbers_of
 from assay.nn.model import GPT
 from assay.nn.position import Learned, Sinusoidal
+from assay.train.listed import parameters_of
 
 _LINE = 16  # numbers in a line of the cache, at whose beginning each gradient begins
 
@@ -28,7 +29,7 @@ class Described:
 
     def __init__(self, model: GPT, shape: Sequence[int]) -> None:
         self._places = _places(model)
-        self._gradients = _room_for(list(model.parameters()))
+        self._gradients = _room_for(parameters_of(model))
         self._kept: list[Tensor] = []
         self._tokens: Tensor | None = None
         n_rows, seq_len = shape[0], shape[1] - 1
@@ -63,7 +64,7 @@ class Described:
         They are added to those that stand there, if all parameters have them from here.
         """
         own = self._gradients.values()
-        pairs = list(zip(model.parameters(), own, strict=True))
+        pairs = list(zip(parameters_of(model), own, strict=True))
         add = all(parameter.grad is gradient for parameter, gradient in pairs)
         for parameter, gradient in pairs:
             parameter.grad = gradient
@@ -142,7 +143,7 @@ class Described:
 
 
 def _places(model: GPT) -> list[int]:
-    return [parameter.data_ptr() for parameter in model.parameters()]
+    return [parameter.data_ptr() for parameter in parameters_of(model)]
 
 
 def _room_for(parameters: Sequence[nn.Parameter]) -> dict[int, Tensor]:

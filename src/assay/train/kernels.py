@@ -107,7 +107,7 @@ class Trained:
         described, passes = self._ready(model, tokens, anew=apart)
         job = described.job(model, tokens, pieces=pieces)
         passes.together(job)
-        return torch.tensor(job.loss / pieces)
+        return torch.full((), job.loss / pieces)
 
     def losses(self, model: GPT, tokens: Int[Tensor, "B T1"]) -> Float[Tensor, "B T"]:
         """Return what every next token of a batch costs, in nats."""
@@ -120,6 +120,7 @@ class Trained:
         shape = tuple(tokens.shape)
         described = self._described.get(shape)
         if described is None or anew or described.moved(model):
+            assert unsupported(model) is None, unsupported(model)
             with torch.inference_mode(mode=False):  # its gradients outlive an evaluation
                 described = self._described[shape] = Described(model, shape)
         if shape not in self._passes:
@@ -156,7 +157,6 @@ def token_losses(
 
 
 def _trained(model: GPT, *, bf16: bool) -> Trained:
-    assert unsupported(model) is None, unsupported(model)
     of_model = _TRAINED.setdefault(model, {})
     if bf16 not in of_model:
         of_model[bf16] = Trained(bf16=bf16)

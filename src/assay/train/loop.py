@@ -86,7 +86,8 @@ def train(
     batch = _on_device(batch_at(start + 1), plan) if start < config.steps else None
     for step in range(start + 1, config.steps + 1):
         assert batch is not None
-        model.train()
+        if not model.training:  # after an evaluation
+            model.train()
         total = backward(model, batch, plan, step)
         norm = gradient_norm(model, plan)
         # A GPU is still at work here: the next tokens travel meanwhile, and one read waits for all.

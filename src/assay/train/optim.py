@@ -71,8 +71,8 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
-        for optimizer, _ in self.parts:
-            optimizer.zero_grad()
+        for parameter in self.names:
+            parameter.grad = None
 
     @property
     def peak_lr(self) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from assay.nn.model import GPT
 from assay.train.adamw import norm_natively
 from assay.train.gradients import backward, dropout_seed, pieces_of
+from assay.train.listed import parameters_of
 from assay.train.plan import Plan
 
 
@@ -36,7 +37,7 @@ class Trouble:
 
 def gradient_norm(model: nn.Module, plan: Plan) -> Float[Tensor, ""]:
     """Return the L2 norm of all gradients."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in parameters_of(model) if p.grad is not None]
     return norm_natively(gradients) if plan.native else nn.utils.get_total_norm(gradients)
 
 
