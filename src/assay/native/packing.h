@@ -160,11 +160,11 @@ inline Units units_along(const float* from, int count, BF16) {
 
 inline void put_units(void* to, Units units) { std::memcpy(to, &units, sizeof units); }
 
-// Two panels of a row of units: 32 columns at once.
-template <typename T>
-bool two_panels(const T* from, int64_t stride, T* to, int64_t panel) {
+// Two panels of a row of units, 32 columns at once; false where there is no instruction for it.
+template <typename T, typename From>
+bool two_panels(const From* from, int64_t stride, T* to, int64_t panel) {
 #if defined(__AVX512BW__)
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (sizeof(T) == 2 && sizeof(From) == 2) {
     const Units low = interleaved(0), high = interleaved(16);
     const __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + stride);
     _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, (__m512i)low, b));
@@ -176,22 +176,23 @@ bool two_panels(const T* from, int64_t stride, T* to, int64_t panel) {
 }
 
 // Rows [first, first + count) of k of all panels of B[k][n] = from[k - first][n], where `first` is a
-// multiple of 32; what fills k up is written with the last of them.
+// multiple of 32; what fills k up is written with the last of them. Panels are filled two at a time
+// from end to end: to jump from one to the next with every line would go from page to page.
 template <typename T, typename From>
 void pack_rows(const From* from, int64_t stride, int first, int count, int n, T* to, int64_t panel) {
-  const int n_units = padded(count) / kNeighbours<T>;
-  T* out = to + int64_t(first) * kPanel;
-  for (int u = 0; u < n_units; ++u, out += kPanel * kNeighbours<T>)
-    for (int column = 0; column < n; column += kPanel) {
-      T* at = out + column / kPanel * panel;
-      if constexpr (std::is_same_v<T, From>)
-        if (column + 32 <= n && (u + 1) * kNeighbours<T> <= count &&
-            two_panels(from + u * kNeighbours<T> * stride + column, stride, at, panel)) {
-          column += kPanel;
-          continue;
-        }
-      put_units(at, unit_row<T>(from + column, stride, count, u, n - column));
+  constexpr int kTall = kNeighbours<T>;
+  const int n_units = padded(count) / kTall;
+  for (int column = 0; column < n; column += 2 * kPanel) {
+    const From* in = from + column;
+    T* at = to + column / kPanel * panel + int64_t(first) * kPanel;
+    const int left = n - column;
+    for (int u = 0; u < n_units; ++u, at += kPanel * kTall) {
+      const bool whole = left >= 2 * kPanel && (u + 1) * kTall <= count;
+      if (whole && two_panels(in + u * kTall * stride, stride, at, panel)) continue;
+      put_units(at, unit_row<T>(in, stride, count, u, left));
+      if (left > kPanel) put_units(at + panel, unit_row<T>(in + kPanel, stride, count, u, left - kPanel));
     }
+  }
 }
 
 // Panels [first, last) of B[k][n] = from[n][k].

@@ -24,7 +24,7 @@ template <typename T>
 class Attention {
  public:
   explicit Attention(const TrainedModel& m)
-      : m_(m), wide_(padded(m.seq_len)), head_(padded(m.d_head)),
+      : m_(m), scale_(1.0f / std::sqrt(float(m.d_head))), wide_(padded(m.seq_len)), head_(padded(m.d_head)),
         scores_(kQueries * wide_), also_(kQueries * wide_), out_(kQueries * head_),
         d_keys_(wide_ * head_), d_values_(wide_ * head_), weights_(size(kQueries, wide_)),
         d_scores_(size(kQueries, wide_)), turned_(size(wide_, padded(kQueries))),
@@ -94,41 +94,43 @@ class Attention {
              p.n_keys, m_.d_head, scores, wide_, nullptr);
   }
 
-  // Scales and biases the scores of query i; -inf where it does not see a key. Returns the width.
+  // Biases the scores of query i; -inf where it does not see a key. Returns up to where it sees some,
+  // in whole vectors. All scores are still to be scaled.
   int see(const Piece& p, int head, int i, float* scores) {
     const int query = p.first_query + i - p.first_key;  // counted from the first key
-    const int width = padded(p.n_keys);
-    const float scale = 1.0f / std::sqrt(float(m_.d_head));
+    const int end = query / kLanes * kLanes + kLanes;
     if (m_.slopes) {
-      const float slope = m_.slopes[head];
+      const float slope = m_.slopes[head] / scale_;
       Vec distance;
       for (int lane = 0; lane < kLanes; ++lane) distance[lane] = lane - query;
-      for (int j = 0; j <= query; j += kLanes)
-        store(scores + j, load(scores + j) * scale + slope * (distance + float(j)));
-    } else {
-      for (int j = 0; j <= query; j += kLanes) store(scores + j, load(scores + j) * scale);
+      for (int j = 0; j < end; j += kLanes)
+        store(scores + j, fused(splat(slope), distance + float(j), load(scores + j)));
     }
-    std::fill(scores + query + 1, scores + width, -INFINITY);
+    std::fill(scores + query + 1, scores + end, -INFINITY);
     if (m_.window && query >= m_.window) std::fill(scores, scores + query - m_.window + 1, -INFINITY);
-    return width;
+    return end;
   }
+
+  // No key from `end` on has a weight.
+  void clear(const Piece& p, int end, T* weights) { std::fill(weights + end, weights + padded(p.n_keys), T{}); }
 
   void weigh(const Heads<T>& h, int row, int head, const Piece& p, int i) {
     float* scores = &scores_[i * wide_];
-    const int width = see(p, head, i, scores);
+    const int end = see(p, head, i, scores);
     Vec peak = load(scores);
-    for (int j = kLanes; j < width; j += kLanes) {
+    for (int j = kLanes; j < end; j += kLanes) {
       const Vec v = load(scores + j);
       peak = v > peak ? v : peak;
     }
-    const float most = largest(peak);
+    const float most = largest(peak) * scale_;
     Vec whole = {};
     T* weights = &weights_[i * wide_];
-    for (int j = 0; j < width; j += kLanes) {
-      const Vec w = exp(load(scores + j) - most);
+    for (int j = 0; j < end; j += kLanes) {
+      const Vec w = exp(fused(load(scores + j), splat(scale_), splat(-most)));
       whole += w;
       store(weights + j, w);
     }
+    clear(p, end, weights);
     sums_[i] = sum(whole);
     const int query = p.first_query + i;
     h.logs[(int64_t(row) * m_.n_heads + head) * m_.seq_len + query] = most + std::log(sums_[i]);
@@ -156,19 +158,20 @@ class Attention {
     const T *q = h.q + at, *d_mixed = h.d_mixed + at;
     score(q, h.q_stride, p, k_columns_.data(), scores_.data());
     score(d_mixed, h.q_stride, p, v_columns_.data(), also_.data());
-    const float scale = 1.0f / std::sqrt(float(m_.d_head));
     for (int i = 0; i < p.n_queries; ++i) {
       float* scores = &scores_[i * wide_];
-      const int width = see(p, head, i, scores);
+      const int end = see(p, head, i, scores);
       const float log = h.logs[(int64_t(row) * m_.n_heads + head) * m_.seq_len + p.first_query + i];
       const float mean = inner(d_mixed + i * h.q_stride, h.mixed + at + i * h.q_stride);
       const float* d = &also_[i * wide_];
       T *weights = &weights_[i * wide_], *d_scores = &d_scores_[i * wide_];
-      for (int j = 0; j < width; j += kLanes) {
-        const Vec w = exp(load(scores + j) - log);
+      for (int j = 0; j < end; j += kLanes) {
+        const Vec w = exp(fused(load(scores + j), splat(scale_), splat(-log)));
         store(weights + j, w);
-        store(d_scores + j, w * (load(d + j) - mean) * scale);
+        store(d_scores + j, w * (load(d + j) - mean) * scale_);
       }
+      clear(p, end, weights);
+      clear(p, end, d_scores);
     }
     multiply_keys(d_scores_.data(), p, k_rows_.data(), out_.data());
     for (int i = 0; i < p.n_queries; ++i)
@@ -194,6 +197,7 @@ class Attention {
   }
 
   const TrainedModel& m_;
+  const float scale_;
   const int64_t wide_, head_;
   Floats scores_, also_, out_, d_keys_, d_values_;
   Row weights_, d_scores_, turned_, k_columns_, v_columns_, k_rows_, v_rows_, q_block_, o_block_;
