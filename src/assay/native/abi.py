@@ -112,6 +112,16 @@ class TrainingJob(Structure):
     )
 
 
+class MatrixOf(Structure):
+    """`struct MatrixOf` of muon.cpp."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("weight", "mean", "gradient")),
+        *((name, c_int32) for name in ("rows", "columns")),
+        *((name, c_float) for name in ("momentum", "kept", "rate")),
+    )
+
+
 class GradientOf(Structure):
     """`struct GradientOf` of adamw.cpp; so is the other."""
 

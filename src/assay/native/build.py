@@ -20,7 +20,15 @@ import torch
 from assay.data.cache import cache_folder, find_fault, open_entry
 from assay.errors import DataError
 from assay.native import compiler as cxx
-from assay.native.abi import Entries, GradientOf, Program, TrainedModel, TrainingJob, UpdateOf
+from assay.native.abi import (
+    Entries,
+    GradientOf,
+    MatrixOf,
+    Program,
+    TrainedModel,
+    TrainingJob,
+    UpdateOf,
+)
 
 _LIBRARY = "kernels.so"
 
@@ -146,7 +154,7 @@ def _declared(library: CDLL) -> CDLL:
             (POINTER(c_void_p), c_int32, POINTER(TrainingJob), c_int32),
             None,
         ),
-        (library.assay_orthogonalise, (c_void_p, c_int32, c_int32, c_int32, c_int32), None),
+        (library.assay_muon, (POINTER(MatrixOf), c_int32, c_float, c_int32), None),
         (library.assay_norm, (POINTER(GradientOf), c_int32, c_int32), c_double),
         (
             library.assay_adamw,

@@ -2,8 +2,9 @@
 
 `torch.optim.Muon` takes the same steps one matrix at a time and in bfloat16 everywhere, which many
 a CPU multiplies slowly. Here matrices of one shape, of one model or of several, share each product,
-in float32 on a CPU, or are handed to the C++ kernels where a run takes its products in bfloat16
-there. The state has PyTorch's names, so checkpoints of either go on with the other.
+in float32 on a CPU. Where a run takes its products in bfloat16 there, the C++ kernels take the
+whole step, a matrix to a thread (`native/muon.cpp`). The state has PyTorch's names, so
+checkpoints of each go on with the others.
 
 Shapes: N matrices of A rows and B columns; S = min(A, B).
 
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from assay.native.abi import MatrixOf
 from assay.native.build import kernels
 
 ITERATIONS = 5
@@ -62,40 +64,58 @@ class Muon(Optimizer):
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply the gradients of all parameters that have one."""
-        parameters = (p for group in self.param_groups for p in group["params"])
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [gradient for _, gradient, _, _ in self._learning()]
         if factor != 1 and gradients:
             torch._foreach_mul_(gradients, factor)
 
     def updates(self) -> Iterator[Update]:
         """Take the gradients into the momentum and yield the directions that come of it."""
+        for parameter, gradient, mean, group in self._learning():
+            mean.lerp_(gradient, 1 - group["momentum"])
+            yield Update(parameter, gradient.lerp(mean, group["momentum"]), group)
+
+    @torch.no_grad()
+    def step_natively(self, *, scale: float) -> None:
+        """Take a step by `scale` times the gradients with the C++ kernels.
+
+        Parameters and gradients are contiguous float32, products of bfloat16 summed in float32.
+        """
+        library = kernels().library
+        assert library is not None, kernels().note
+        learning = sorted(
+            self._learning(), key=lambda found: -found[0].numel()
+        )  # the longest first
+        matrices = [
+            MatrixOf(
+                *(tensor.data_ptr() for tensor in (parameter, mean, gradient)),
+                *parameter.shape,
+                group["momentum"],
+                *_kept_and_rate(parameter, group),
+            )
+            for parameter, gradient, mean, group in learning
+        ]
+        listed = (MatrixOf * len(matrices))(*matrices)
+        library.assay_muon(listed, len(listed), scale, torch.get_num_threads())
+        torch.autograd.graph.increment_version([parameter for parameter, *_ in learning])
+
+    def _learning(self) -> Iterator[tuple[nn.Parameter, Tensor, Tensor, dict[str, Any]]]:
+        """Yield parameters that have a gradient, with it, its mean so far, and their group."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    direction = self._direction(parameter, group["momentum"])
-                    yield Update(parameter, direction, group)
-
-    def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        mean: Tensor = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-        return parameter.grad.lerp(mean, momentum)
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+                yield parameter, parameter.grad, state["momentum_buffer"], group
 
 
 @torch.no_grad()
-def step_together(optimizers: Sequence[Muon], *, native: bool = False) -> None:
-    """Step several optimizers, each at its own rate, with one orthogonalisation per shape.
-
-    Args:
-        optimizers: Of one model each.
-        native: Whether the C++ kernels make float32 directions orthogonal, in bfloat16.
-    """
+def step_together(optimizers: Sequence[Muon]) -> None:
+    """Step several optimizers, of a model each, with one orthogonalisation per shape."""
     updates = [update for optimizer in optimizers for update in optimizer.updates()]
     for alike in _stackable(updates):
-        stack = torch.stack([update.direction for update in alike])
-        found = orthogonalised_natively(stack) if native else orthogonalised(stack)
+        found = orthogonalised(torch.stack([update.direction for update in alike]))
         for update, direction in zip(alike, found, strict=True):
             _apply(update, direction)
 
@@ -114,10 +134,15 @@ def _stackable(updates: Iterable[Update]) -> Iterator[list[Update]]:
 
 def _apply(update: Update, direction: Float[Tensor, "A B"]) -> None:
     """Decay the parameter and add the direction, scaled to a root mean square of 0.2 lr."""
-    parameter, lr = update.parameter, update.group["lr"]
-    parameter.mul_(1 - lr * update.group["weight_decay"])
-    scale = _RMS * math.sqrt(max(parameter.shape))
-    parameter.add_(direction.to(parameter.dtype), alpha=-lr * scale)
+    parameter = update.parameter
+    kept, rate = _kept_and_rate(parameter, update.group)
+    parameter.mul_(kept).add_(direction.to(parameter.dtype), alpha=-rate)
+
+
+def _kept_and_rate(parameter: nn.Parameter, group: dict[str, Any]) -> tuple[float, float]:
+    """Return the share of a parameter that decay leaves, and the rate of its direction."""
+    lr = group["lr"]
+    return 1 - lr * group["weight_decay"], lr * _RMS * math.sqrt(max(parameter.shape))
 
 
 def orthogonalised(matrices: Float[Tensor, "N A B"]) -> Float[Tensor, "N A B"]:
@@ -138,16 +163,6 @@ def orthogonalised(matrices: Float[Tensor, "N A B"]) -> Float[Tensor, "N A B"]:
     x = (matrices / norm).to(dtype)
     cheaper = x.shape[2] >= _WIDE * x.shape[1]
     return _by_gram(x) if cheaper and dtype != torch.bfloat16 else _by_matrix(x)
-
-
-def orthogonalised_natively(matrices: Float[Tensor, "N A B"]) -> Float[Tensor, "N A B"]:
-    """Do the same in place with the C++ kernels, by products of bfloat16 summed in float32."""
-    library = kernels().library
-    assert library is not None, kernels().note
-    assert matrices.dtype == torch.float32
-    assert matrices.is_contiguous()
-    library.assay_orthogonalise(matrices.data_ptr(), *matrices.shape, torch.get_num_threads())
-    return matrices
 
 
 def _by_matrix(x: Float[Tensor, "N S B"]) -> Float[Tensor, "N S B"]:

@@ -56,12 +56,15 @@ class Optimizers:
         """
         self.set_rates(factor)
         for optimizer, _ in self.parts:
-            if isinstance(optimizer, Muon):
-                optimizer.scale_gradients(scale)
-                step_together([optimizer], native=bf16)
-            else:
-                assert isinstance(optimizer, AdamW)
+            if isinstance(optimizer, AdamW):
                 adamw.step_natively(optimizer, scale=scale)
+                continue
+            assert isinstance(optimizer, Muon)
+            if bf16:
+                optimizer.step_natively(scale=scale)
+            else:
+                optimizer.scale_gradients(scale)
+                optimizer.step()
 
     def set_rates(self, factor: float) -> None:
         """Let each optimizer's rate be `factor` times its peak."""
