@@ -15,6 +15,7 @@ from assay.errors import ConfigError
 from assay.schema import decode
 from assay.train.config import TrainConfig
 from assay.train.kernels import why_not
+from assay.train.loop import train
 
 LONG = {"steps": 10**9}
 COMPILING_TRIED = Path(__file__).with_name("compiling_tried.py")
@@ -50,6 +51,21 @@ def test_a_long_run_times_every_kernel_that_may_be_chosen(tmp_path):
     assert all(trial.step_s > 0 for trial in trials)
     assert plan.attention in {"fused", "blocks"}
     assert not plan.autocast
+
+
+def test_long_steps_are_timed_once(tmp_path, monkeypatch):
+    """Every step is long here; the first one of a way warms up."""
+    taken = []
+
+    def observed(*args, **options):
+        for report in train(*args, **options):
+            taken.append(report.step)
+            yield report
+
+    monkeypatch.setattr(tuning, "_ENOUGH_S", 0.0)
+    monkeypatch.setattr(tuning, "train", observed)
+    _, trials = tuned(config_of(**LONG, compile="off"), tmp_path)
+    assert taken == [1, 2] * len(trials)
 
 
 def test_the_kernels_are_taken_where_they_are_faster(tmp_path):

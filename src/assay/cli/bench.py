@@ -31,12 +31,11 @@ def bench(
     """Measure this machine: matrix products, memory, training and decoding of a model.
 
     Random tokens, random weights, nothing is written; a small model takes less
-    than a minute.
+    than a minute, one like GPT-2 small some minutes.
 
     \b
     assay bench
     assay bench model.d_model=256 train.batch_size=16
-    assay bench --preset gpt2 model.vocab_size=50257 train.batch_size=2 train.seq_len=256
     """  # noqa: D301
     from assay.engine.bench import with_vocabulary
 

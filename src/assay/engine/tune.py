@@ -35,6 +35,7 @@ from assay.train.plan import Plan
 
 _TIMED_STEPS = 3  # after one to warm up
 _MARGIN = 0.95  # a way less simple is taken only if its steps take less than this share of the time
+_ENOUGH_S = 4.0  # of timed steps, however few: so long a step varies little
 _HOPELESS = 1.5  # a step of so many times the best one's time ends a trial
 _WORTH_TIMING_S = 10.0  # runs under this are not timed at all
 _WORTH_COMPILING_S = 400.0  # 5 to 20 s of compiling, before it is known to pay
@@ -165,7 +166,7 @@ def _native_ways(config: RunConfig, plan: Plan, precisions: Sequence[bool]) -> I
 
 
 def _time(config: RunConfig, plan: Plan, best_s: float) -> Trial:
-    """Take a few steps of a new model on random tokens; one, if it is far slower than the best."""
+    """Take a few steps of a new model on random tokens; one, if it is slow or far from the best."""
     rows, width = config.train.batch_size, config.seq_len + 1
     batch = torch.randint(config.model.vocab, (rows, width), generator=torch.Generator())
     plan = replace(plan, config=plan.config.model_copy(update={"steps": _TIMED_STEPS + 1}))
@@ -178,7 +179,8 @@ def _time(config: RunConfig, plan: Plan, best_s: float) -> Trial:
         elapsed = []
         for report in steps:
             elapsed.append(report.elapsed_s)
-            if len(elapsed) > 1 and elapsed[-1] > _HOPELESS * best_s:
+            timed_s = elapsed[1:]
+            if timed_s and (timed_s[-1] > _HOPELESS * best_s or sum(timed_s) > _ENOUGH_S):
                 break
     except (RuntimeError, DivergedError) as error:  # no compiler, no memory: another may do
         return _trial(plan, None, str(error).strip().partition("\n")[0][:200])
