@@ -42,8 +42,8 @@ dropout alone.
 ```
 assay bench
 assay bench model.d_model=256 train.batch_size=16 --seconds 10
-assay bench --preset gpt2 model.vocab_size=50257 model.dropout=0 model.mixer.dropout=0 \\
-    train.batch_size=2 train.seq_len=256 train.optimizer.kind=adamw --json
+assay bench --preset gpt2 model.vocab_size=50257 model.dropout=0 model.mixer.dropout=0 \
+train.batch_size=2 train.seq_len=256 train.optimizer.kind=adamw --json
 ```
 
 `make bench` builds an environment of its own with the peers (`pip install -e ".[bench]"`; llama.cpp

@@ -27,18 +27,18 @@ def feed_of(*parts):
     return feed
 
 
-def check_close(found, model, tokens, *, split=0.0):
+def check_close(found, model, tokens, *, rounding=0.0):
     """As near to float64 as PyTorch in float32, or four times that and a little.
 
     Sums run in another order here, and the exponential is 2 units off: 64 roundings of the largest
-    logit are more than both make in two layers of 40 channels. `split` is for the rounding of what
-    meets rounded weights, where it is split: by 2^-17 of each number, or by 2^-15 of the largest of
-    a row, which is four times the root of their mean square; over 14 products, three deviations.
+    logit are more than both make in two layers of 40 channels. `rounding` is of what meets rounded
+    weights: by 2^-9 of each number, or by 2^-15 of the largest of a row, which is four times the
+    root of their mean square; over 14 products, three deviations.
     """
     expected = exact(model, tokens)
     with torch.no_grad():
         own = (model(torch.tensor([tokens]))[0] - expected).abs().max()
-    little = (64 * torch.finfo(torch.float32).eps + split) * expected.abs().max()
+    little = (64 * torch.finfo(torch.float32).eps + rounding) * expected.abs().max()
     assert (found - expected).abs().max() <= 4 * own + little
 
 
@@ -54,9 +54,9 @@ def test_every_architecture_is_read_as_by_pytorch(native, config):
 def test_packed_weights_stand_for_the_rounded_model(native, weights):
     model = small(bias=True, mlp="gelu")
     program = Program(native, model, weights, n_rows=1, room=LENGTH)
-    split = {"fp32": 0.0, "bf16": 12 * 2**-17, "int8": 12 * 2**-15}[weights]
+    rounding = {"fp32": 0.0, "bf16": 12 * 2**-9, "int8": 12 * 2**-15}[weights]
     twin = rounded(model, weights)
-    check_close(program.logits(feed_of((0, 0, TOKENS))), twin, TOKENS, split=split)
+    check_close(program.logits(feed_of((0, 0, TOKENS))), twin, TOKENS, rounding=rounding)
 
 
 @KINDS
@@ -95,7 +95,7 @@ def test_logits_are_the_same_bits_on_one_thread_and_on_two(native, weights):
 
 @KINDS
 def test_token_by_token_two_threads_find_what_one_finds_at_once(native, weights):
-    """One entry has work for one thread where it is split, and for two where it is multiplied."""
+    """One entry has work for one thread where it is rounded, for two where it is multiplied."""
     model = small(vocab_size=3000, d_model=64, mlp={"kind": "swiglu", "d_ff": 200})
     at_once = Program(native, model, weights, n_rows=1, room=LENGTH)
     expected = at_once.logits(feed_of((0, 0, TOKENS)))

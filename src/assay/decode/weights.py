@@ -1,8 +1,8 @@
 """Weights for decoding: as they are, or rounded to bfloat16 or to 8-bit integers.
 
 What is rounded are the matrices: the token embedding and the weight of every linear layer. Vectors
-and position tables stay. Arithmetic stays in the precision of the activations, or near it: what
-meets the weights may be split into two numbers of their precision (`native/dots.h`).
+and position tables stay, and so does arithmetic, but for what meets the weights in a product: the
+kernels may round it to bfloat16, or split it into two bytes (`native/dots.h`).
 
 Shapes: N outputs (or tokens), K inputs (or channels).
 """

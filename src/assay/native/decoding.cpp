@@ -165,8 +165,8 @@ void strips(const Matrix& m, const float* x, int count, const Target& to, int fi
   }
 }
 
-// Whether the entries of a product are split, since the processor has instructions for it.
-bool splits(const Matrix& m) {
+// Whether a product is taken by instructions made for its weights, which its entries are got ready for.
+bool by_dots(const Matrix& m) {
 #ifdef ASSAY_DOTS
   return m.kind != kFloat32;
 #else
@@ -179,8 +179,8 @@ void span(int count, Team team, int& first, int& last) { span(count, 32, team, f
 // Gets entries ready for products with weights like `m`; after it threads meet.
 void prepare(const Matrix& m, const float* x, int count, Operand& operand, Team team) {
 #ifdef ASSAY_DOTS
-  if (splits(m)) operand.split(x, count, m.kind == kInt8, team);
-  if (splits(m)) team.wait();
+  if (by_dots(m)) operand.take_in(x, count, m.kind == kInt8, team);
+  if (by_dots(m)) team.wait();
 #endif
 }
 

@@ -1,9 +1,9 @@
 // Products with weights in bfloat16 or int8 by the instructions made for them, where there are any.
 //
-// Weights are as they are stored, a row for each output. What they are multiplied with is split in
-// two, so that rounding it costs next to nothing: with bfloat16, x = high + low, each a bfloat16
-// (16 bits of the 24); with int8, x = s (128 high + low) with integers high in [-128, 127] and low in
-// [0, 127], whose sums are exact. A result depends on its own row and entry alone.
+// Weights are as they are stored, a row for each output. What meets bfloat16 is rounded to it. What
+// meets int8 is split in two, so that rounding it costs next to nothing: x = s (128 high + low) with
+// integers high in [-128, 127] and low in [0, 127], whose sums are exact. A result depends on its own
+// row and entry alone.
 
 #pragma once
 
@@ -47,12 +47,9 @@ template <int R, int E, bool Ahead>
 void dots(const BF16* weight, int64_t width, const Operand& x, const Target& to, int row, int entry) {
   __m512 sums[R * E] = {};
   const auto add = [&](int64_t i, auto at) {
-    __m512bh high[E], low[E];
+    __m512bh xs[E];
 #pragma GCC unroll 8
-    for (int e = 0; e < E; ++e) {
-      high[e] = (__m512bh)_mm512_loadu_si512(x.bf16(0, entry + e) + i);
-      low[e] = (__m512bh)_mm512_loadu_si512(x.bf16(1, entry + e) + i);
-    }
+    for (int e = 0; e < E; ++e) xs[e] = (__m512bh)_mm512_loadu_si512(x.bf16(entry + e) + i);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m512bh w = (__m512bh)at(weight + r * width + i);
@@ -60,7 +57,7 @@ void dots(const BF16* weight, int64_t width, const Operand& x, const Target& to,
 #pragma GCC unroll 8
       for (int e = 0; e < E; ++e) {
         __m512& sum = sums[r * E + e];
-        sum = _mm512_dpbf16_ps(_mm512_dpbf16_ps(sum, w, high[e]), w, low[e]);
+        sum = _mm512_dpbf16_ps(sum, w, xs[e]);
       }
     }
   };
@@ -258,18 +255,15 @@ inline void by_panels(const int8_t* weight, int64_t width, const Operand& x, int
 // Two groups of 16 rows, with what of the weights comes next asked for.
 inline void tile_dots(const BF16* weight, int64_t width, int64_t ahead, const Operand& x, int panel,
                       Units (*out)[16]) {
-  const uint8_t *high = x.panel(0, panel, false), *low = x.panel(1, panel, false);
+  const uint8_t* entries = x.panel(0, panel, false);
   _tile_zero(0);
   _tile_zero(2);
   for (int64_t i = 0; i < width; i += 32) {
-    _tile_loadd(6, high + i * 32, 64);
-    _tile_loadd(7, low + i * 32, 64);
+    _tile_loadd(6, entries + i * 32, 64);
     _tile_loadd(4, weight + i, 2 * width);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(0, 4, 7);
     _tile_loadd(5, weight + 16 * width + i, 2 * width);
     _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(2, 5, 7);
     if (ahead)
       for (int r = 0; r < 32; ++r) __builtin_prefetch(weight + ahead + r * width + i);
   }

@@ -1,4 +1,5 @@
-// What meets weights in bfloat16 or int8: the entries of a product, split in two, and where results go.
+// What meets weights in bfloat16 or int8: the entries of a product, rounded or split in two, and where
+// results go.
 
 #pragma once
 
@@ -32,25 +33,26 @@ struct Target {
 
 constexpr int kFewest = 8;  // entries for which panels of int8 are worth it without tiles
 
-// The entries of a product, split. A thread splits some of them; all must be there before a product.
+// The entries of a product: in bfloat16, or split into two bytes. A thread takes some of them; all must
+// be there before a product.
 class Operand {
  public:
   Operand(int64_t count, int64_t width)
-      : width_(width), stride_((width + 63) / 64 * 64), high_(2 * count * stride_), low_(2 * count * stride_),
-        high_panels_(2 * padded(count) * stride_), low_panels_(2 * padded(count) * stride_), steps_(padded(count)) {}
+      : width_(width), stride_((width + 63) / 64 * 64), high_(2 * count * stride_), low_(count * stride_),
+        high_panels_(2 * padded(count) * stride_), low_panels_(padded(count) * stride_), steps_(padded(count)) {}
 
   // This thread's share of the entries, in panels of 16.
-  void split(const float* x, int count, bool int8, Team team) {
+  void take_in(const float* x, int count, bool int8, Team team) {
     int first, last;
     span(count, kPanel, team, first, last);
-    if (first == last) return;  // of a panel that another thread splits
-    for (int e = first; e < last; ++e) int8 ? split_int8(x + e * width_, e) : split_bf16(x + e * width_, e);
+    if (first == last) return;  // of a panel that another thread takes
+    for (int e = first; e < last; ++e) int8 ? split(x + e * width_, e) : round(x + e * width_, e);
     if (!in_tiles<BF16>() && !(int8 && count >= kFewest)) return;
     for (int panel = first / kPanel; panel * kPanel < last; ++panel)
-      for (int half = 0; half < 2; ++half) lay_out(panel, last - panel * kPanel, int8, half);
+      for (int half = 0; half <= int8; ++half) lay_out(panel, last - panel * kPanel, int8, half);
   }
 
-  const BF16* bf16(int half, int entry) const { return (const BF16*)rows(half) + entry * stride_; }
+  const BF16* bf16(int entry) const { return (const BF16*)rows(0) + entry * stride_; }
   const uint8_t* int8(int half, int entry) const { return rows(half) + entry * stride_; }
   const uint8_t* panel(int half, int index, bool int8) const {
     return (half ? low_panels_ : high_panels_).data() + index * stride_ * kPanel * (int8 ? 1 : 2);
@@ -62,17 +64,13 @@ class Operand {
   typedef std::vector<uint8_t, OnLines<uint8_t>> Raw;
   const uint8_t* rows(int half) const { return (half ? low_ : high_).data(); }
 
-  void split_bf16(const float* x, int entry) {
-    BF16 *high = (BF16*)high_.data() + entry * stride_, *low = (BF16*)low_.data() + entry * stride_;
-    each(width_, [&](int i, int n) {
-      const Vec v = take(x + i, n);
-      put(high + i, v, n);
-      put(low + i, v - take(high + i, n), n);
-    });
+  void round(const float* x, int entry) {
+    BF16* to = (BF16*)high_.data() + entry * stride_;
+    each(width_, [&](int i, int n) { put(to + i, take(x + i, n), n); });
   }
 
   // Both halves as bytes without sign, the high one 128 too large: that is how VNNI wants them.
-  void split_int8(const float* x, int entry) {
+  void split(const float* x, int entry) {
     Vec most = {};
     bool finite = true;
     each(width_, [&](int i, int n) {
