@@ -82,9 +82,7 @@ class Muon(Optimizer):
         """
         library = kernels().library
         assert library is not None, kernels().note
-        learning = sorted(
-            self._learning(), key=lambda found: -found[0].numel()
-        )  # the longest first
+        largest_first = sorted(self._learning(), key=lambda one: -one[0].numel())
         matrices = [
             MatrixOf(
                 *(tensor.data_ptr() for tensor in (parameter, mean, gradient)),
@@ -92,11 +90,11 @@ class Muon(Optimizer):
                 group["momentum"],
                 *_kept_and_rate(parameter, group),
             )
-            for parameter, gradient, mean, group in learning
+            for parameter, gradient, mean, group in largest_first
         ]
         listed = (MatrixOf * len(matrices))(*matrices)
         library.assay_muon(listed, len(listed), scale, torch.get_num_threads())
-        torch.autograd.graph.increment_version([parameter for parameter, *_ in learning])
+        torch.autograd.graph.increment_version([parameter for parameter, *_ in largest_first])
 
     def _learning(self) -> Iterator[tuple[nn.Parameter, Tensor, Tensor, dict[str, Any]]]:
         """Yield parameters that have a gradient, with it, its mean so far, and their group."""
