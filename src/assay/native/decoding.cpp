@@ -165,22 +165,14 @@ void strips(const Matrix& m, const float* x, int count, const Target& to, int fi
   }
 }
 
-// Whether a product is taken by instructions made for its weights, which its entries are got ready for.
-bool by_dots(const Matrix& m) {
-#ifdef ASSAY_DOTS
-  return m.kind != kFloat32;
-#else
-  return false;
-#endif
-}
-
 void span(int count, Team team, int& first, int& last) { span(count, 32, team, first, last); }
 
 // Gets entries ready for products with weights like `m`; after it threads meet.
 void prepare(const Matrix& m, const float* x, int count, Operand& operand, Team team) {
 #ifdef ASSAY_DOTS
-  if (by_dots(m)) operand.take_in(x, count, m.kind == kInt8, team);
-  if (by_dots(m)) team.wait();
+  if (m.kind == kFloat32) return;
+  operand.take_in(x, count, m.kind == kInt8, team);
+  team.wait();
 #endif
 }
 
