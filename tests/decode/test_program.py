@@ -116,6 +116,13 @@ def test_a_long_text_takes_several_passes(native):
     torch.testing.assert_close(program.logits(feed).double(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_row_that_does_not_fit_is_refused(native):
+    """The kernels would read and write beyond it."""
+    program = Program(native, small(), "fp32", n_rows=1, room=LENGTH - 1)
+    with pytest.raises(AssertionError, match="fits into its slots"):
+        program.logits(feed_of((0, 0, TOKENS)))
+
+
 def test_slots_are_used_again_once_no_window_shows_them(native):
     window, n_tokens = 5, 40
     tokens = [n % VOCAB for n in range(n_tokens)]

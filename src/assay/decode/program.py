@@ -86,7 +86,10 @@ class Program:
     def logits(self, feed: Feed) -> Float[Tensor, "W V"]:
         """Read all entries, in passes of at most `MAX_ENTRIES`; return the logits that count."""
         logits = torch.empty(sum(feed.wanted), self._vocab)
-        self._reach(max(feed.positions) + 1)
+        length = max(feed.positions) + 1
+        held = self.cache is None or self._struct.window > 0 or length <= self._struct.room
+        assert held, "a row without a window fits into its slots"
+        self._reach(length)
         done = 0
         for first in range(0, len(feed.tokens), MAX_ENTRIES):
             part = feed.part(first)

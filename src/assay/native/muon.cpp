@@ -1,8 +1,9 @@
 // Muon with products of bfloat16, a matrix to a thread: see train/muon.py.
 //
-// Its direction is made orthogonal: five times X <- aX + (bG + cG^2) X with G = X X^T, from X of Frobenius norm 1. X and G are rounded
-// to bfloat16 wherever they stand, not in products alone: an error of X that all terms share shrinks
-// by the next iteration, one that only some have does not. A matrix's bits depend on itself alone.
+// A direction is made orthogonal by five times X <- aX + (bG + cG^2) X with G = X X^T, from X of
+// Frobenius norm 1. X and G are rounded to bfloat16 wherever they stand, not in products alone: an
+// error of X that all terms share shrinks by the next iteration, one that only some have does not. A
+// matrix's bits depend on itself alone.
 
 #include <map>
 
