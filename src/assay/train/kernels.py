@@ -107,7 +107,7 @@ class Trained:
         described, passes = self._ready(model, tokens, anew=apart)
         job = described.job(model, tokens, pieces=pieces)
         passes.together(job)
-        return torch.full((), job.loss / pieces)
+        return torch.tensor(job.loss / pieces)
 
     def losses(self, model: GPT, tokens: Int[Tensor, "B T1"]) -> Float[Tensor, "B T"]:
         """Return what every next token of a batch costs, in nats."""

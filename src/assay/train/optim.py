@@ -52,17 +52,16 @@ class Optimizers:
         Args:
             factor: Of the peak rates.
             scale: Of the gradients.
-            bf16: Whether the products of Muon are taken in bfloat16 there.
+            bf16: Whether Muon's products are of bfloat16; PyTorch takes its step otherwise.
         """
         self.set_rates(factor)
         for optimizer, _ in self.parts:
             if isinstance(optimizer, AdamW):
                 adamw.step_natively(optimizer, scale=scale)
-                continue
-            assert isinstance(optimizer, Muon)
-            if bf16:
+            elif isinstance(optimizer, Muon) and bf16:
                 optimizer.step_natively(scale=scale)
             else:
+                assert isinstance(optimizer, Muon)
                 optimizer.scale_gradients(scale)
                 optimizer.step()
 
