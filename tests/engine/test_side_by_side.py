@@ -42,6 +42,7 @@ def member(seed, *, optimizer="adamw", bf16=False, start=0, **train_fields):
         "clip_norm": [1.0, None, 0.3][seed % 3],
     }
     shape = {"vocab_size": VOCAB, "max_seq_len": LENGTH, "d_model": 32, "n_layers": 2}
+    shape |= {"dropout": 0.2, "mixer": {"kind": "attention", "dropout": 0.1}}
     model = GPT.create(decode(ModelConfig, shape), seed=seed)
     cls = MuonConfig if optimizer == "muon" else AdamWConfig
     config = cls(lr=0.002 * (seed + 1), weight_decay=0.1 * seed)

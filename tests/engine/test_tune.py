@@ -93,9 +93,12 @@ def test_who_asks_for_a_way_of_pytorch_gets_it(tmp_path, fields):
     assert not any(tuning._native_ways(config, plan, [False]))
 
 
-def test_kernels_that_cannot_train_a_model_are_refused(tmp_path):
-    config = config_of({"dropout": 0.5}, backend="native")
-    with pytest.raises(ConfigError, match=r"train\.backend: native found, .*: dropout of 0\.5"):
+def test_kernels_that_cannot_train_a_model_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("assay.train.kernels.multiplies_bf16", lambda: False)
+    config = config_of(backend="native", precision="bf16")
+    with pytest.raises(
+        ConfigError, match=r"train\.backend: native found, .*: train\.precision=bf16"
+    ):
         tuned(config, tmp_path)
 
 

@@ -18,6 +18,7 @@ from assay.native.compiler import find_compiler
 TESTS = Path(__file__).parents[1]
 FILES = (
     "train/test_adamw.py",
+    "train/test_dropout.py",
     "train/test_kernels.py",
     "train/test_muon.py",
     "decode/test_program.py",

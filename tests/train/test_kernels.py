@@ -38,7 +38,7 @@ def _able(native, request):
 def found(model, tokens, *, bf16=False, pieces=1):
     """Loss, and a copy of the gradients by name."""
     model.zero_grad()
-    loss = gradients(model, tokens, bf16=bf16, pieces=pieces, apart=False)
+    loss = gradients(model, tokens, bf16=bf16, seed=0, pieces=pieces, apart=False)
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters()}
 
 
@@ -151,18 +151,18 @@ def test_pieces_of_a_batch_add_up():
     _, whole = found(model, tokens)
     model.zero_grad()
     for piece in tokens.chunk(2):
-        gradients(model, piece, bf16=False, pieces=2, apart=False)
+        gradients(model, piece, bf16=False, seed=0, pieces=2, apart=False)
     parts = {name: parameter.grad.double() for name, parameter in model.named_parameters()}
     assert worst_error(whole, parts)[1] < _FP32
 
 
 def test_gradients_apart_are_not_written_to_again():
     model = model_of(config_of())
-    gradients(model, tokens_of(), bf16=False, pieces=1, apart=True)
+    gradients(model, tokens_of(), bf16=False, seed=0, pieces=1, apart=True)
     first = model.embed.weight.grad
     kept = first.clone()
     model.zero_grad()
-    gradients(model, tokens_of(seed=4), bf16=False, pieces=1, apart=True)
+    gradients(model, tokens_of(seed=4), bf16=False, seed=0, pieces=1, apart=True)
     assert torch.equal(first, kept)
     assert not torch.equal(model.embed.weight.grad, kept)
 
@@ -230,17 +230,9 @@ def test_the_memory_of_a_pass_goes_with_its_model(monkeypatch):
     library.assay_pass_free(freed[0])
 
 
-@pytest.mark.parametrize(
-    ("model", "train", "reason"),
-    [
-        ({"dropout": 0.1}, {}, "dropout of 0.1"),
-        ({"mixer": {"kind": "attention", "dropout": 0.2}}, {}, "dropout of 0.2"),
-        ({}, {"recompute": True}, "train.recompute=true"),
-    ],
-)
-def test_what_only_pytorch_can_train_is_named(model, train, reason):
-    config = decode(TrainConfig, train)
-    assert why_not(config_of(**model), config, torch.device("cpu")) == reason
+def test_what_only_pytorch_can_train_is_named():
+    config = decode(TrainConfig, {"recompute": True})
+    assert why_not(config_of(), config, torch.device("cpu")) == "train.recompute=true"
 
 
 def test_products_of_bfloat16_are_not_promised_where_there_are_none(monkeypatch):

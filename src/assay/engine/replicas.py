@@ -32,7 +32,6 @@ from assay.engine.side_by_side import Member, Outcome, SideBySide, check_one_siz
 from assay.errors import ConfigError, DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.head import at_least_float32
-from assay.nn.init import stream_seed
 from assay.nn.model import GPT, ModelConfig
 from assay.train.gradients import repeatable
 from assay.train.loop import CLIP_EPS, StepReport
@@ -157,7 +156,7 @@ class Group:
         if not self._drops:
             return nullcontext()
         seeds = [
-            stream_seed(member.plan.config.seed, f"dropout/{step}/{micro_batch}")
+            member.plan.dropout_seed(step, micro_batch)
             for member, step in zip(self.members, steps, strict=True)
         ]
         return drawn_apart(seeds, self._plan.device)
@@ -231,18 +230,14 @@ def _kernel(member: Member) -> Kernel:
     each kernel draws in an order of its own; `drawn_apart` takes its place.
     """
     fused = member.plan.attention == "fused"
-    if member.plan.device.type == "cuda" or (fused and _attention_dropout(member.model.config)):
+    if member.plan.device.type == "cuda" or (fused and member.model.config.mixer.dropout):
         return "fused"
     return "blocks"
 
 
-def _attention_dropout(config: ModelConfig) -> float:
-    return config.mixer.dropout if config.mixer.kind == "attention" else 0.0
-
-
 def _drops(config: ModelConfig) -> bool:
     """Return whether a model draws random numbers in training."""
-    return config.dropout > 0 or _attention_dropout(config) > 0
+    return config.dropout > 0 or config.mixer.dropout > 0
 
 
 def check_alike(members: Sequence[Member]) -> None:

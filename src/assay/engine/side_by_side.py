@@ -67,7 +67,7 @@ class SideBySide:
         began = time.perf_counter()
         batches = [m.batch_at(step) for m, step in zip(self.members, steps, strict=True)]
         check_one_size(batches)
-        losses = self._gradients(batches)
+        losses = self._gradients(batches, steps)
         outcomes = [
             self._conclude(row, batch, step, loss)
             for row, (batch, step, loss) in enumerate(zip(batches, steps, losses, strict=True))
@@ -81,22 +81,27 @@ class SideBySide:
     def release(self) -> None:
         """Nothing is shared that a model would have to be given back."""
 
-    def _gradients(self, batches: Sequence[Int[Tensor, "B T1"]]) -> list[Tensor]:
+    def _gradients(
+        self, batches: Sequence[Int[Tensor, "B T1"]], steps: Sequence[int]
+    ) -> list[Tensor]:
         """Leave in each model the gradients of its mean loss; return the losses, in nats."""
         n_pieces = self.members[0].plan.config.micro_batches
         totals = [torch.zeros(()) for _ in batches]
-        for pieces in zip(*(batch.chunk(n_pieces) for batch in batches), strict=True):
-            jobs = [self._job(row, piece, n_pieces) for row, piece in enumerate(pieces)]
+        cut = zip(*(batch.chunk(n_pieces) for batch in batches), strict=True)
+        for index, pieces in enumerate(cut):
+            places = [(step, index) for step in steps]
+            jobs = [self._job(row, *at) for row, at in enumerate(zip(pieces, places, strict=True))]
             for row, loss in enumerate(self._passes.apart(jobs)):
                 totals[row] = totals[row] + torch.tensor(loss / n_pieces)
         return totals
 
-    def _job(self, row: int, tokens: Int[Tensor, "B T1"], n_pieces: int) -> TrainingJob:
-        model = self.members[row].model
+    def _job(self, row: int, tokens: Int[Tensor, "B T1"], place: tuple[int, int]) -> TrainingJob:
+        model, plan = self.members[row].model, self.members[row].plan
         described = self._described.get(row)
         if described is None or described.moved(model):
             described = self._described[row] = Described(model, tokens.shape)
-        return described.job(model, tokens, pieces=n_pieces)
+        seed, pieces = plan.dropout_seed(*place), plan.config.micro_batches
+        return described.job(model, tokens, seed=seed, pieces=pieces)
 
     def _conclude(
         self, row: int, batch: Tensor, step: int, total: Tensor

@@ -83,11 +83,6 @@ def plain_attention(config: ModelConfig) -> bool:
     )
 
 
-def attention_dropout(config: ModelConfig) -> float:
-    """Return the dropout of attention weights."""
-    return 0.0 if config.mixer.kind == "none" else config.mixer.dropout
-
-
 def init_std(config: ModelConfig) -> float:
     """Return the standard deviation at the start, theirs where our rule has none."""
     return config.init.std if config.init.kind in ("gaussian", "gpt2") else 0.02

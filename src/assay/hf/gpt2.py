@@ -11,7 +11,6 @@ from assay.hf.family import (
     PLAIN_ACTIVATIONS,
     Family,
     activation_name,
-    attention_dropout,
     init_std,
     plain_attention,
 )
@@ -77,7 +76,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "layer_norm_epsilon": config.norm.eps,
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
-        "attn_pdrop": attention_dropout(config),
+        "attn_pdrop": config.mixer.dropout,
         "initializer_range": init_std(config),
     }
 

@@ -12,7 +12,6 @@ from assay.hf.family import (
     PLAIN_ACTIVATIONS,
     Family,
     activation_name,
-    attention_dropout,
     init_std,
     plain_attention,
 )
@@ -80,7 +79,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "use_parallel_residual": config.block.kind == "parallel",
         "attention_bias": True,
         "hidden_dropout": config.dropout,
-        "attention_dropout": attention_dropout(config),
+        "attention_dropout": config.mixer.dropout,
         "initializer_range": init_std(config),
     }
 

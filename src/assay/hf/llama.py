@@ -15,7 +15,6 @@ from assay.hf.family import (
     GATED_ACTIVATIONS,
     Family,
     activation_name,
-    attention_dropout,
     init_std,
 )
 from assay.hf.fields import Fields, rope
@@ -149,7 +148,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "hidden_act": activation_name(config.mlp),
         "rms_norm_eps": norm.eps,
         "rope_theta": position.theta,
-        "attention_dropout": attention_dropout(config),
+        "attention_dropout": config.mixer.dropout,
         "initializer_range": init_std(config),
     }
 

@@ -1,6 +1,6 @@
 """The structs of `decoding.cpp`, `training.h` and `adamw.cpp`; meanings are told there."""
 
-from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
 
 
 class Matrix(Structure):
@@ -109,6 +109,9 @@ class TrainingJob(Structure):
         ("add", c_int32),
         ("loss", c_double),
         ("losses", c_void_p),
+        ("seed", c_uint64),
+        ("dropout", c_float),
+        ("mixer_dropout", c_float),
     )
 
 

@@ -48,6 +48,8 @@ struct TrainingJob {
   int32_t add;            // to the gradients that stand there
   double loss;            // mean over tokens, in nats; written
   float* losses;          // of each token, in nats; null where gradients are asked for instead
+  uint64_t seed;          // of dropout
+  float dropout, mixer_dropout;  // their probabilities, to 1 / 65536; those of a model that is judged are 0
 };
 }
 

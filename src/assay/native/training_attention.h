@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "training_rows.h"
+#include "training_dropout.h"
 
 namespace assay {
 namespace {
@@ -18,6 +18,7 @@ struct Heads {  // rows of all tokens: q, k, v with their strides, what comes of
   const T* d_mixed;
   float *d_q, *d_k, *d_v;
   int64_t q_stride, k_stride;  // numbers from one token to the next
+  Dropout dropout;             // of the weights
 };
 
 template <typename T>
@@ -29,7 +30,8 @@ class Attention {
         d_keys_(wide_ * head_), d_values_(wide_ * head_), weights_(size(kQueries, wide_)),
         d_scores_(size(kQueries, wide_)), turned_(size(wide_, padded(kQueries))),
         k_columns_(size(wide_, head_)), v_columns_(size(wide_, head_)), k_rows_(size(wide_, head_)),
-        v_rows_(size(wide_, head_)), q_block_(size(kQueries, head_)), o_block_(size(kQueries, head_)) {}
+        v_rows_(size(wide_, head_)), q_block_(size(kQueries, head_)), o_block_(size(kQueries, head_)),
+        stays_(kQueries, wide_) {}
 
   void forward(const Heads<T>& h, int row, int group) {
     pack_keys(h, row, group, false);
@@ -38,6 +40,7 @@ class Attention {
         const Piece piece = piece_of(first);
         const T* q = h.q + int64_t(row * m_.seq_len + first) * h.q_stride + head * m_.d_head;
         score(q, h.q_stride, piece, k_columns_.data(), scores_.data());
+        draw(h, row, head, piece);
         for (int i = 0; i < piece.n_queries; ++i) weigh(h, row, head, piece, i);
         mix(h, row, head, piece);
       }
@@ -111,6 +114,14 @@ class Attention {
     return end;
   }
 
+  // Draws which weights stay, if any goes.
+  void draw(const Heads<T>& h, int row, int head, const Piece& p) {
+    if (!h.dropout) return;
+    const int before = p.first_query - p.first_key;
+    stays_.draw(h.dropout, row * m_.n_heads + head, p.first_query, p.n_queries, p.first_key,
+                [before](int i) { return before + i + 1; });
+  }
+
   // No key from `end` on has a weight.
   void clear(const Piece& p, int end, T* weights) { std::fill(weights + end, weights + padded(p.n_keys), T{}); }
 
@@ -128,7 +139,7 @@ class Attention {
     for (int j = 0; j < end; j += kLanes) {
       const Vec w = exp(fused(load(scores + j), splat(scale_), splat(-most)));
       whole += w;
-      store(weights + j, w);
+      store(weights + j, h.dropout ? staying(stays_.at(i), j, w) : w);
     }
     clear(p, end, weights);
     sums_[i] = sum(whole);
@@ -139,7 +150,7 @@ class Attention {
   void mix(const Heads<T>& h, int row, int head, const Piece& p) {
     multiply_keys(weights_.data(), p, v_rows_.data(), out_.data());
     for (int i = 0; i < p.n_queries; ++i) {
-      const float share = 1.0f / sums_[i];
+      const float share = h.dropout.factor / sums_[i];
       float* out = &out_[i * head_];
       map(out, m_.d_head, [share](Vec v) { return v * share; });
       const int64_t token = int64_t(row) * m_.seq_len + p.first_query + i;
@@ -158,6 +169,7 @@ class Attention {
     const T *q = h.q + at, *d_mixed = h.d_mixed + at;
     score(q, h.q_stride, p, k_columns_.data(), scores_.data());
     score(d_mixed, h.q_stride, p, v_columns_.data(), also_.data());
+    draw(h, row, head, p);
     for (int i = 0; i < p.n_queries; ++i) {
       float* scores = &scores_[i * wide_];
       const int end = see(p, head, i, scores);
@@ -167,8 +179,9 @@ class Attention {
       T *weights = &weights_[i * wide_], *d_scores = &d_scores_[i * wide_];
       for (int j = 0; j < end; j += kLanes) {
         const Vec w = exp(fused(load(scores + j), splat(scale_), splat(-log)));
-        store(weights + j, w);
-        store(d_scores + j, w * (load(d + j) - mean) * scale_);
+        const Vec left = h.dropout ? staying(stays_.at(i), j, splat(h.dropout.factor)) : splat(1.0f);
+        store(weights + j, w * left);
+        store(d_scores + j, w * (load(d + j) * left - mean) * scale_);
       }
       clear(p, end, weights);
       clear(p, end, d_scores);
@@ -201,6 +214,7 @@ class Attention {
   const int64_t wide_, head_;
   Floats scores_, also_, out_, d_keys_, d_values_;
   Row weights_, d_scores_, turned_, k_columns_, v_columns_, k_rows_, v_rows_, q_block_, o_block_;
+  Stays stays_;
   float sums_[kQueries];
 };
 

@@ -49,6 +49,10 @@ class Backward : public Forward<T> {
   using Work<T>::keep_panels;
   using Work<T>::turn_head;
   using Work<T>::attend;
+  using Work<T>::dropout_at;
+  using Work<T>::after_mixer;
+  using Work<T>::after_mlp;
+  using Work<T>::draw;
 
   // --- the head: the loss, and its gradient down to the last layer
 
@@ -171,11 +175,13 @@ class Backward : public Forward<T> {
     const TrainedLayer& w = m_.layers[l];
     Held<T>& h = layer(l);
     Own<T>& own = part.own;
+    const Dropout dropout = after_mlp(l);
+    draw(dropout, part);
     for (int i = 0; i < part.count; ++i) {
       const int token = part.first + i;
       float* dx = held_.dx.at(token);
       if (!before()) replace_by_norm(w.mlp_norm, h.ended.at(token), h.mlp_stats[token], dx, 1, part);
-      cast_row(dx, own.dy.at(i), m_.d_model);
+      back_to_branch(dropout, i, dx, own);
     }
     back_through(l, kDown, own.dy, part, own.wide);
     for (int i = 0; i < part.count; ++i) back_act(h, part.first + i, i, own);
@@ -194,6 +200,14 @@ class Backward : public Forward<T> {
         add_branch(dx, dy);
       }
     }
+  }
+
+  // The gradient of what token i of a block got from a branch, in the precision of products.
+  void back_to_branch(const Dropout& dropout, int i, const float* dx, Own<T>& own) {
+    if (dropout)
+      drop_row(dx, own.stays.at(i), dropout.factor, own.dy.at(i), m_.d_model);
+    else
+      cast_row(dx, own.dy.at(i), m_.d_model);
   }
 
   void add_branch(float* dx, const float* dy) {
@@ -219,11 +233,13 @@ class Backward : public Forward<T> {
     const TrainedLayer& w = m_.layers[l];
     Held<T>& h = layer(l);
     Own<T>& own = part.own;
+    const Dropout dropout = after_mixer(l);
+    draw(dropout, part);
     for (int i = 0; i < part.count; ++i) {
       const int token = part.first + i;
       float* dx = held_.dx.at(token);
       if (!before()) replace_by_norm(w.mixer_norm, h.summed.at(token), h.mixer_stats[token], dx, 0, part);
-      cast_row(dx, own.dy.at(i), m_.d_model);
+      back_to_branch(dropout, i, dx, own);
     }
     keep_panels(h.mixed, part.first, part, w.out.n_in, held_.x_out);
     back_through(l, kOut, own.dy, part, own.wide);
@@ -272,17 +288,25 @@ class Backward : public Forward<T> {
 
   // --- the embedding
 
+  void back_to_embedding(Team team) {
+    const bool normed = m_.embed_norm.kind != kNoNorm;
+    const Dropout dropout = dropout_at(0);
+    clear_norm_sums(team);
+    blocks(team, [&](const Part& part) {
+      draw(dropout, part);
+      for (int i = part.first; i < part.first + part.count; ++i) {
+        float* dx = held_.dx.at(i);
+        if (normed) replace_by_norm(m_.embed_norm, held_.raw.at(i), held_.embed_stats[i], dx, 0, part);
+        if (dropout) drop_row(dx, part.own.stays.at(i - part.first), dropout.factor, dx, m_.d_model);
+      }
+    });
+    team.wait();
+    if (normed) add_norm_sums(m_.embed_norm, 0, m_.d_model, team);
+  }
+
   void learn_embedding(Team team) {
     const int d = m_.d_model;
-    if (m_.embed_norm.kind != kNoNorm) {
-      clear_norm_sums(team);
-      blocks(team, [&](const Part& part) {
-        for (int i = part.first; i < part.first + part.count; ++i)
-          replace_by_norm(m_.embed_norm, held_.raw.at(i), held_.embed_stats[i], held_.dx.at(i), 0, part);
-      });
-      team.wait();
-      add_norm_sums(m_.embed_norm, 0, d, team);
-    }
+    if (m_.embed_norm.kind != kNoNorm || dropout_at(0)) back_to_embedding(team);
     int first, last;
     span(d, 16, team, first, last);
     const int width = last - first;

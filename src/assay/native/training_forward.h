@@ -35,6 +35,10 @@ class Forward : public Work<T> {
   using Work<T>::keep_panels;
   using Work<T>::turn_head;
   using Work<T>::attend;
+  using Work<T>::dropout_at;
+  using Work<T>::after_mixer;
+  using Work<T>::after_mlp;
+  using Work<T>::draw;
 
  private:
   void pack(const TrainedLinear& w, Panels<T>& panels, Team team) {
@@ -58,11 +62,14 @@ class Forward : public Work<T> {
 
   void embed(Team team) {
     const int d = m_.d_model;
+    const Dropout dropout = dropout_at(0);
     blocks(team, [&](const Part& part) {
+      draw(dropout, part);
       for (int i = part.first; i < part.first + part.count; ++i) {
         float* x = held_.raw.at(i);
         std::memcpy(x, m_.embed + int64_t(token_at(i, 0)) * d, 4 * d);
         if (m_.added) add_row(x, m_.added + int64_t(i % m_.seq_len) * d, d);
+        if (dropout) drop_row(x, part.own.stays.at(i - part.first), dropout.factor, x, d);
         held_.embed_stats[i] = normalise(m_.embed_norm, x, in_of(0).at(i), d);
       }
     });
@@ -125,12 +132,26 @@ class Forward : public Work<T> {
     }
   }
 
+  // What comes out of a branch, upon the stream where it is added to it.
+  void leave(int l, int place, const T* x, int64_t x_stride, const Dropout& dropout, Rows<float>& stream,
+             Rows<float>& out, const Part& part) {
+    float* to = out.at(part.first);
+    const float* seed = adds() ? stream.at(part.first) : nullptr;
+    through(linear_at(m_.layers[l], place), panels(l, place), x, x_stride, part.count, to, out.stride,
+            dropout ? nullptr : seed);
+    if (!dropout) return;
+    draw(dropout, part);
+    for (int i = 0; i < part.count; ++i) {
+      drop_row(to + i * out.stride, part.own.stays.at(i), dropout.factor, to + i * out.stride, m_.d_model);
+      if (seed) add_row(to + i * out.stride, seed + i * stream.stride, m_.d_model);
+    }
+  }
+
   void leave_mixer(int l, const Part& part) {
     const TrainedLayer& w = m_.layers[l];
     Held<T>& h = layer(l);
     Rows<float>& out = h.summed;
-    through(w.out, panels(l, kOut), h.mixed.at(part.first), h.mixed.stride, part.count, out.at(part.first),
-            out.stride, adds() ? h.in.at(part.first) : nullptr);
+    leave(l, kOut, h.mixed.at(part.first), h.mixed.stride, after_mixer(l), h.in, out, part);
     if (before()) return;
     for (int i = part.first; i < part.first + part.count; ++i)
       h.mixer_stats[i] = normalise(w.mixer_norm, out.at(i), h.middle.at(i), m_.d_model);
@@ -151,8 +172,7 @@ class Forward : public Work<T> {
       act(h, part.first + i, own.acted.at(i));
     }
     Rows<float>& out = before() ? in_of(l + 1) : h.ended;
-    through(w.down, panels(l, kDown), own.acted.at(0), own.acted.stride, part.count, out.at(part.first),
-            out.stride, adds() ? middle.at(part.first) : nullptr);
+    leave(l, kDown, own.acted.at(0), own.acted.stride, after_mlp(l), middle, out, part);
     if (before()) return;
     for (int i = part.first; i < part.first + part.count; ++i)
       h.mlp_stats[i] = normalise(w.mlp_norm, out.at(i), in_of(l + 1).at(i), m_.d_model);

@@ -75,13 +75,15 @@ template <typename T>
 struct Own {  // of one thread, for a block of tokens
   Rows<float> wide, also, narrow, scratch;
   Rows<T> in, acted, dy, d_gate;
+  Stays stays;
   std::unique_ptr<Attention<T>> attention;
 
   Own(const TrainedModel& m, int block)
       : wide(block, std::max({m.d_ff, m.vocab, m.d_model})), also(m.gated ? block : 0, m.d_ff),
         narrow(block, m.d_model), scratch(4, std::max(m.d_model, m.d_head)), in(block, m.d_model),
         acted(block, m.d_ff), dy(block, std::max({m.d_ff, m.vocab, m.d_model})),
-        d_gate(m.gated ? block : 0, m.d_ff), attention(m.n_heads ? new Attention<T>(m) : nullptr) {}
+        d_gate(m.gated ? block : 0, m.d_ff), stays(block, m.d_model),
+        attention(m.n_heads ? new Attention<T>(m) : nullptr) {}
 };
 
 template <typename T>

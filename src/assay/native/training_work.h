@@ -69,12 +69,24 @@ class Work {
     if (m_.n_pairs) turn(head, m_.cos + at, m_.sin + at, m_.n_pairs, back);
   }
 
+  // Places that drop: 0 what is embedded, then of each layer what leaves mixer and MLP, and weights.
+  Dropout dropout_at(int place) const { return {job_->seed, place, job_->dropout}; }
+  Dropout after_mixer(int l) const { return dropout_at(3 * l + 1); }
+  Dropout after_mlp(int l) const { return dropout_at(3 * l + 2); }
+  Dropout of_weights(int l) const { return {job_->seed, 3 * l + 3, job_->mixer_dropout}; }
+
+  // Draws which channels of a block of tokens stay, if any goes.
+  void draw(const Dropout& dropout, const Part& part) {
+    const int width = m_.d_model;
+    if (dropout) part.own.stays.draw(dropout, 0, part.first, part.count, 0, [width](int) { return width; });
+  }
+
   template <typename F>
   void attend(int l, Team team, F f) {
     Held<T>& h = layer(l);
     const Heads<T> heads{h.q.at(0),         h.k.at(0),       h.v.at(0),       h.mixed.at(0),   h.logs.data(),
                          held_.d_mixed.at(0), held_.d_q.at(0), held_.d_k.at(0), held_.d_v.at(0), h.q.stride,
-                         h.k.stride};
+                         h.k.stride,         of_weights(l)};
     int first, last;
     span(m_.n_rows * m_.n_groups, 1, team, first, last);
     for (int i = first; i < last; ++i) f(heads, i / m_.n_groups, i % m_.n_groups);

@@ -219,6 +219,30 @@ __attribute__((always_inline)) inline Vec exp(Vec x) {
 #endif
 }
 
+// A bit for each lane: whether its word is no less than `bound`, both below 2^31.
+inline uint32_t lanes_from(Words v, uint32_t bound) {
+#if defined(__AVX512F__)
+  return _mm512_cmpge_epu32_mask((__m512i)v, _mm512_set1_epi32(bound));
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)((Ints)v >= int32_t(bound)));
+#else
+  uint32_t bits = 0;
+  for (int lane = 0; lane < kLanes; ++lane) bits |= uint32_t(v[lane] >= bound) << lane;
+  return bits;
+#endif
+}
+
+// v in the lanes whose bits are set, 0 in the others.
+inline Vec chosen(uint32_t bits, Vec v) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_mov_ps(__mmask16(bits), (__m512)v);
+#else
+  Words lanes;
+  for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = 1u << lane;
+  return (Words{} + bits & lanes) != 0 ? v : Vec{};
+#endif
+}
+
 // Calls f(i, count) for whole vectors and for what is left of `width`.
 template <typename F>
 inline void each(int width, F f) {

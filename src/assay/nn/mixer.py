@@ -84,6 +84,11 @@ class NoMixerConfig(Config):
         """Nothing is looked back at."""
         return None
 
+    @property
+    def dropout(self) -> float:
+        """No weights are dropped."""
+        return 0.0
+
     def check(self, d_model: int) -> None:
         """Accept every width."""
 

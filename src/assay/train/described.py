@@ -58,17 +58,28 @@ class Described:
         """Return whether a parameter is no longer where it was."""
         return self._places != _places(model)
 
-    def job(self, model: GPT, tokens: Int[Tensor, "B T1"], *, pieces: int = 1) -> abi.TrainingJob:
+    def job(
+        self, model: GPT, tokens: Int[Tensor, "B T1"], *, seed: int = 0, pieces: int = 1
+    ) -> abi.TrainingJob:
         """Return the job of a batch, whose gradients become those of the parameters.
 
         They are added to those that stand there, if all parameters have them from here.
+
+        Args:
+            model: The one described.
+            tokens: A batch.
+            seed: Of dropout, below 2^64.
+            pieces: What the loss is divided by.
         """
         own = self._gradients.values()
         pairs = list(zip(parameters_of(model), own, strict=True))
         add = all(parameter.grad is gradient for parameter, gradient in pairs)
         for parameter, gradient in pairs:
             parameter.grad = gradient
-        return self._asked(tokens, scale=1 / pieces, add=add)
+        job = self._asked(tokens, scale=1 / pieces, add=add)
+        job.seed, job.dropout = seed, model.config.dropout
+        job.mixer_dropout = model.config.mixer.dropout
+        return job
 
     def judging(self, tokens: Int[Tensor, "B T1"], losses: Float[Tensor, "B T"]) -> abi.TrainingJob:
         """Return the job of writing what every next token of a batch costs, in nats."""

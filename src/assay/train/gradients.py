@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from assay.nn.init import stream_seed
 from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT
 from assay.train.exact import TreeSum
@@ -62,8 +61,9 @@ def _piece(model: GPT, piece: Tensor, plan: Plan, place: tuple[int, int], pieces
     """Add the gradients of one of so many pieces, at (step, index); return its part of the loss."""
     if plan.native:
         apart = plan.config.exact_rows is not None  # a tree keeps what it is given
-        return gradients(model, piece, bf16=plan.autocast, pieces=pieces, apart=apart)
-    with repeatable(plan), dropout_seed(plan, *place):
+        seed = plan.dropout_seed(*place)
+        return gradients(model, piece, bf16=plan.autocast, seed=seed, pieces=pieces, apart=apart)
+    with repeatable(plan), dropout_drawn(plan, *place):
         with plan.precision():
             loss = next_token_loss(model, piece) / pieces
         loss.backward()  # type: ignore[no-untyped-call]
@@ -88,9 +88,9 @@ def repeatable(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def dropout_seed(plan: Plan, step: int, micro_batch: int) -> Iterator[None]:
+def dropout_drawn(plan: Plan, step: int, micro_batch: int) -> Iterator[None]:
     """Make what dropout draws a function of (seed, step, micro-batch); restore the generators."""
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(stream_seed(plan.config.seed, f"dropout/{step}/{micro_batch}"))
+        torch.manual_seed(plan.dropout_seed(step, micro_batch))
         yield

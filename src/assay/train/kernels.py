@@ -26,13 +26,10 @@ from assay.train.described import Described
 
 def why_not(model: ModelConfig, config: TrainConfig, device: torch.device) -> str | None:
     """Return why the kernels cannot train a model, in a few words, or None."""
-    dropout = model.dropout or getattr(model.mixer, "dropout", 0.0)
     if device.type != "cpu":
         return f"train.device={device}"
     if (choice := unknown(model)) is not None:
         return choice
-    if dropout > 0:
-        return f"dropout of {dropout}"
     if config.recompute:
         return "train.recompute=true"
     if kernels().library is None:
@@ -94,18 +91,19 @@ class Trained:
         self._described: dict[tuple[int, ...], Described] = {}
 
     def gradients(
-        self, model: GPT, tokens: Int[Tensor, "B T1"], *, pieces: int, apart: bool
+        self, model: GPT, tokens: Int[Tensor, "B T1"], *, seed: int, pieces: int, apart: bool
     ) -> Float[Tensor, ""]:
         """Add the gradients of the mean loss of a batch over `pieces`; return that loss.
 
         Args:
             model: Always the same one.
             tokens: A batch.
+            seed: Of dropout.
             pieces: What the loss is divided by.
             apart: Whether the gradients are to have memory that no later call writes to.
         """
         described, passes = self._ready(model, tokens, anew=apart)
-        job = described.job(model, tokens, pieces=pieces)
+        job = described.job(model, tokens, seed=seed, pieces=pieces)
         passes.together(job)
         return torch.tensor(job.loss / pieces)
 
@@ -132,10 +130,11 @@ _TRAINED: weakref.WeakKeyDictionary[GPT, dict[bool, Trained]] = weakref.WeakKeyD
 
 
 def gradients(
-    model: GPT, tokens: Int[Tensor, "B T1"], *, bf16: bool, pieces: int, apart: bool
+    model: GPT, tokens: Int[Tensor, "B T1"], *, bf16: bool, seed: int, pieces: int, apart: bool
 ) -> Float[Tensor, ""]:
     """Add a model's gradients; see `Trained.gradients`. Its memory lasts as long as the model."""
-    return _trained(model, bf16=bf16).gradients(model, tokens, pieces=pieces, apart=apart)
+    trained = _trained(model, bf16=bf16)
+    return trained.gradients(model, tokens, seed=seed, pieces=pieces, apart=apart)
 
 
 def token_losses(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from assay.nn.attention import Kernel
+from assay.nn.init import stream_seed
 from assay.nn.model import GPT
 from assay.train.config import TrainConfig
 
@@ -34,6 +35,10 @@ class Plan:
     def precision(self) -> torch.autocast:
         """Return the context in which a forward pass runs."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
+
+    def dropout_seed(self, step: int, micro_batch: int) -> int:
+        """Return the seed of what dropout draws at a place of the run, whose own seed is in it."""
+        return stream_seed(self.config.seed, f"dropout/{step}/{micro_batch}")
 
     def prepare(self, model: GPT) -> None:
         """Set how `model` is executed; what it computes stays the same, to rounding."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from assay.nn.model import GPT
 from assay.train.adamw import norm_natively
-from assay.train.gradients import backward, dropout_seed, pieces_of
+from assay.train.gradients import backward, dropout_drawn, pieces_of
 from assay.train.listed import parameters_of
 from assay.train.plan import Plan
 
@@ -81,7 +81,7 @@ def _bad_place(model: GPT, batch: Tensor, plan: Plan, step: int) -> str:
     """Return the first bad layer of the first bad piece, and the sequence of the batch it is in."""
     first = 0
     for index, piece in enumerate(pieces_of(batch, plan)):
-        with dropout_seed(plan, step, index), plan.precision(), plan.uncompiled():
+        with dropout_drawn(plan, step, index), plan.precision(), plan.uncompiled():
             found, row = first_bad_output(model, piece[:, :-1])
         if row is not None:
             return f"{found}, in row {first + row} of the batch"
