@@ -22,6 +22,7 @@ from typing import get_args
 import torch
 
 from assay import presets
+from assay.decode.packed import PackedModel
 from assay.decode.program import Feed, Program
 from assay.decode.weights import Weights
 from assay.generate import GenerateOptions, generate
@@ -61,7 +62,10 @@ def passes() -> None:
     print(kernels().note)
     for shape, config in SHAPES.items():
         model = GPT.create(config)
-        programs = {kind: Program(kernels(), model, kind, n_rows=16, room=128) for kind in KINDS}
+        programs = {
+            kind: Program(kernels(), PackedModel(model, kind), n_rows=16, room=128)
+            for kind in KINDS
+        }
         found = medians(
             {
                 (kind, *size): partial(program.logits, feed_of(*size))

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from assay.generate import GenerateOptions, generate
+from assay.generate import GenerateOptions, PackedModel, generate
 from assay.hf import from_hf
 from assay.nn.model import GPT
 from assay.sampling import SamplingConfig
@@ -80,10 +80,13 @@ class Source:
 
 
 class Ours:
-    """assay through its public `generate`; the tokens passed to `step` are those it gave out."""
+    """assay through its public `generate`; the tokens passed to `step` are those it gave out.
+
+    Weights are rounded before the first visit, as llama.cpp's are when its file is written.
+    """
 
     def __init__(self, model: GPT, options: GenerateOptions) -> None:
-        self.model, self.options = model, options
+        self.model, self.options = PackedModel(model, options.weights), options
 
     def start(self, prompts: Tensor) -> Tensor:
         """Read prompts (B, T) and return the first new token of each row: (B, 1)."""

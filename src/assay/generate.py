@@ -18,6 +18,7 @@ from torch import Tensor
 
 from assay.decode.lookup import Lookup
 from assay.decode.options import GenerateOptions as GenerateOptions
+from assay.decode.packed import PackedModel as PackedModel
 from assay.decode.reader import open_reader
 from assay.errors import ConfigError, DataError
 from assay.nn.model import GPT, ModelConfig
@@ -25,7 +26,7 @@ from assay.sampling import SamplingConfig, sample, uniforms
 
 
 def generate(
-    model: GPT,
+    model: GPT | PackedModel,
     prompts: Sequence[Sequence[int]],
     sampling: SamplingConfig,
     *,
@@ -33,14 +34,24 @@ def generate(
 ) -> "Generation":
     """Check what is asked for and return the generation, not yet begun.
 
+    Args:
+        model: Where it is to be rounded for many generations, packed once.
+        prompts: Lists of ids.
+        sampling: How a token is drawn.
+        options: How much is generated and how the model is read.
+
     Raises:
-        ConfigError: If the model cannot roll, or a stop token is not in its vocabulary.
+        ConfigError: If the model cannot roll or is packed otherwise, or a stop token is not in its
+            vocabulary.
         DataError: If there is no prompt, an empty one, or one with an id outside the vocabulary.
     """
-    _check_window(model.config, options.window)
-    _check_stop_tokens(options.stop_tokens, model.config.vocab)
-    _check_prompts(prompts, model.config.vocab)
-    return Generation(model, prompts, sampling, options)
+    packed = model if isinstance(model, PackedModel) else PackedModel(model, options.weights)
+    _check_weights(packed, options)
+    config = packed.model.config
+    _check_window(config, options.window)
+    _check_stop_tokens(options.stop_tokens, config.vocab)
+    _check_prompts(prompts, config.vocab)
+    return Generation(packed, prompts, sampling, options)
 
 
 @final
@@ -60,15 +71,15 @@ class Generation:
 
     def __init__(
         self,
-        model: GPT,
+        packed: PackedModel,
         prompts: Sequence[Sequence[int]],
         sampling: SamplingConfig,
         options: GenerateOptions,
     ) -> None:
-        n = options.n_samples
+        n, max_seq_len = options.n_samples, packed.model.config.max_seq_len
         self._sampling, self._options, self._prompts = sampling, options, prompts
-        self._context = None if options.window == "rolling" else model.config.max_seq_len
-        self._reader = open_reader(model, prompts, options)
+        self._context = None if options.window == "rolling" else max_seq_len
+        self._reader = open_reader(packed, prompts, options)
         self._rows = [
             _Row(
                 list(prompt),
@@ -202,6 +213,14 @@ def _histories(rows: Sequence[_Row], drafts: Sequence[Sequence[int]]) -> Int[Ten
         for n in range(len(draft) + 1)
     ]
     return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=-1)
+
+
+def _check_weights(packed: PackedModel, options: GenerateOptions) -> None:
+    if options.weights not in (None, packed.weights):
+        raise ConfigError(
+            f"generate.weights: {options.weights} found for a model packed as "
+            f"{packed.weights or 'it is'}; expected null or the same. Pack it anew."
+        )
 
 
 def _check_window(config: ModelConfig, window: str) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shaken import CONFIGS, LENGTH, VOCAB, label, model_of, small
 
+from assay.decode.packed import PackedModel
 from assay.decode.program import MAX_ENTRIES, Feed, Program
 from assay.decode.weights import rounded
 from assay.native.kinds import unsupported
@@ -46,14 +47,14 @@ def check_close(found, model, tokens, *, rounding=0.0):
 def test_every_architecture_is_read_as_by_pytorch(native, config):
     model = model_of(config)
     assert unsupported(model) is None
-    program = Program(native, model, "fp32", n_rows=2, room=LENGTH)
+    program = Program(native, PackedModel(model, "fp32"), n_rows=2, room=LENGTH)
     check_close(program.logits(feed_of((1, 0, TOKENS))), model, TOKENS)
 
 
 @KINDS
 def test_packed_weights_stand_for_the_rounded_model(native, weights):
     model = small(bias=True, mlp="gelu")
-    program = Program(native, model, weights, n_rows=1, room=LENGTH)
+    program = Program(native, PackedModel(model, weights), n_rows=1, room=LENGTH)
     rounding = {"fp32": 0.0, "bf16": 12 * 2**-9, "int8": 12 * 2**-15}[weights]
     twin = rounded(model, weights)
     check_close(program.logits(feed_of((0, 0, TOKENS))), twin, TOKENS, rounding=rounding)
@@ -67,8 +68,10 @@ def test_logits_are_the_same_bits_however_a_text_is_cut_and_whoever_is_beside_it
 ):
     mlp = {"kind": "swiglu", "d_ff": data.draw(st.integers(61, 64))}
     model = small(mixer={"kind": "attention", "n_kv_heads": 2}, d_model=40, mlp=mlp)
-    whole = Program(native, model, weights, n_rows=1, room=LENGTH).logits(feed_of((0, 0, TOKENS)))
-    program = Program(native, model, weights, n_rows=3, room=LENGTH)
+    whole = Program(native, PackedModel(model, weights), n_rows=1, room=LENGTH).logits(
+        feed_of((0, 0, TOKENS))
+    )
+    program = Program(native, PackedModel(model, weights), n_rows=3, room=LENGTH)
     cuts = data.draw(st.lists(st.integers(1, LENGTH - 1), unique=True, max_size=5).map(sorted))
     row = data.draw(st.integers(0, 2))
     for first, end in zip([0, *cuts], [*cuts, LENGTH], strict=True):
@@ -87,7 +90,7 @@ def test_logits_are_the_same_bits_on_one_thread_and_on_two(native, weights):
 
     def logits(threads):
         torch.set_num_threads(threads)
-        program = Program(native, model, weights, n_rows=1, room=LENGTH)
+        program = Program(native, PackedModel(model, weights), n_rows=1, room=LENGTH)
         return program.logits(feed_of((0, 0, TOKENS)))
 
     assert torch.equal(logits(1), logits(2))
@@ -97,10 +100,10 @@ def test_logits_are_the_same_bits_on_one_thread_and_on_two(native, weights):
 def test_token_by_token_two_threads_find_what_one_finds_at_once(native, weights):
     """One entry has work for one thread where it is rounded, for two where it is multiplied."""
     model = small(vocab_size=3000, d_model=64, mlp={"kind": "swiglu", "d_ff": 200})
-    at_once = Program(native, model, weights, n_rows=1, room=LENGTH)
+    at_once = Program(native, PackedModel(model, weights), n_rows=1, room=LENGTH)
     expected = at_once.logits(feed_of((0, 0, TOKENS)))
     torch.set_num_threads(2)
-    program = Program(native, model, weights, n_rows=1, room=LENGTH)
+    program = Program(native, PackedModel(model, weights), n_rows=1, room=LENGTH)
     for position, token in enumerate(TOKENS):
         found = program.logits(feed_of((0, position, [token])))
         assert torch.equal(found[0], expected[position]), position
@@ -109,7 +112,7 @@ def test_token_by_token_two_threads_find_what_one_finds_at_once(native, weights)
 def test_a_long_text_takes_several_passes(native):
     tokens = [n % VOCAB for n in range(2 * MAX_ENTRIES + 3)]
     model = small(max_seq_len=len(tokens))
-    program = Program(native, model, "fp32", n_rows=1, room=len(tokens))
+    program = Program(native, PackedModel(model, "fp32"), n_rows=1, room=len(tokens))
     feed = Feed()
     feed.add(0, 0, tokens, n_wanted=2)
     expected = exact(model, tokens)[-2:]
@@ -118,7 +121,7 @@ def test_a_long_text_takes_several_passes(native):
 
 def test_a_row_that_does_not_fit_is_refused(native):
     """The kernels would read and write beyond it."""
-    program = Program(native, small(), "fp32", n_rows=1, room=LENGTH - 1)
+    program = Program(native, PackedModel(small(), "fp32"), n_rows=1, room=LENGTH - 1)
     with pytest.raises(AssertionError, match="fits into its slots"):
         program.logits(feed_of((0, 0, TOKENS)))
 
@@ -127,7 +130,7 @@ def test_slots_are_used_again_once_no_window_shows_them(native):
     window, n_tokens = 5, 40
     tokens = [n % VOCAB for n in range(n_tokens)]
     model = small(mixer={"kind": "attention", "window": window}, max_seq_len=n_tokens)
-    program = Program(native, model, "fp32", n_rows=1, room=window - 1 + 3)
+    program = Program(native, PackedModel(model, "fp32"), n_rows=1, room=window - 1 + 3)
     parts = [program.logits(feed_of((0, n, tokens[n : n + 3]))) for n in range(0, n_tokens, 3)]
     check_close(torch.cat(parts), model, tokens)
 
@@ -136,7 +139,7 @@ def test_a_number_that_is_not_finite_comes_out_and_is_not_hidden(native):
     model = small(mlp="relu")
     with torch.no_grad():
         model.blocks[0].mlp.up.weight[3, 2] = torch.nan
-    program = Program(native, model, "fp32", n_rows=1, room=LENGTH)
+    program = Program(native, PackedModel(model, "fp32"), n_rows=1, room=LENGTH)
     assert program.logits(feed_of((0, 0, TOKENS))).isnan().all()
 
 
@@ -146,7 +149,7 @@ def test_what_meets_rounded_weights_may_be_no_number_either(native, weights, bad
     model = small()
     with torch.no_grad():
         model.final_norm.weight[2] = bad
-    program = Program(native, model, weights, n_rows=1, room=LENGTH)
+    program = Program(native, PackedModel(model, weights), n_rows=1, room=LENGTH)
     assert not program.logits(feed_of((0, 0, TOKENS))).isfinite().any()
 
 

@@ -24,6 +24,7 @@ def test_a_number_moves_by_half_a_step_of_its_own(kind, rows):
 
 
 @given(rows=rows)
+@example(rows=[[1308 * 2.0**-149]])  # 131 times its scale, which is of ten steps
 def test_int8_moves_a_number_by_half_a_step_of_its_row(rows):
     weight = torch.tensor(rows)
     step = weight.double().abs().amax(1, keepdim=True) / 127
@@ -35,6 +36,7 @@ def test_int8_moves_a_number_by_half_a_step_of_its_row(rows):
 
 @given(rows=rows, scale=st.sampled_from([1.0, 1e-3, 1e-42, 1e30]))
 @example(rows=[[2.0**-149]], scale=1.0)  # over 127 it is zero
+@example(rows=[[1308 * 2.0**-149]], scale=1.0)
 def test_the_kernels_round_to_the_same_bits(native, rows, scale):
     wide = torch.linspace(-254, 254, 509)[None].repeat(3, 1) / 2  # every half of a step
     for weight in (torch.tensor(rows), wide, wide[:, 7:93]):

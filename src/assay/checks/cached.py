@@ -16,6 +16,7 @@ from assay.checks.finding import Finding
 from assay.data.prepare import Dataset
 from assay.data.windows import evaluation_windows
 from assay.decode.options import Extent
+from assay.decode.packed import PackedModel
 from assay.decode.ragged import RaggedReader
 from assay.native.build import kernels
 from assay.native.kinds import unsupported
@@ -100,7 +101,7 @@ def read_native(model: GPT, tokens: Int[Tensor, "B T"]) -> Iterator[Tensor]:
     """Yield the logits (B, 1, V) of each token, by the C++ kernels."""
     rows, length = tokens.shape
     extent = Extent(n_samples=1, longest=length, context=length)
-    reader, texts = RaggedReader(kernels(), model, "fp32", rows, extent), tokens.tolist()
+    reader, texts = RaggedReader(kernels(), PackedModel(model), rows, extent), tokens.tolist()
     for end in range(1, length + 1):
         yield reader.logits(range(rows), [text[:end] for text in texts], [[]] * rows)[:, None]
 

@@ -35,7 +35,7 @@ class Description:
     """A model as the kernels read it, and what its pointers point to.
 
     Attributes:
-        program: Without a cache and without angles, which come and go with a batch.
+        program: Without a cache and without angles: whoever has those copies it and `layers`.
         layers: What `program.layers` points to.
         embed: The token embedding.
         weight_bytes: What a step reads of the weights.

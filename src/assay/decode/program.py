@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from assay.decode.describe import describe
-from assay.decode.weights import Weights
-from assay.native.abi import Entries
+from assay.decode.packed import PackedModel
+from assay.native import abi
 from assay.native.build import Kernels
 from assay.nn.mixer import AttentionConfig
 from assay.nn.model import GPT
@@ -54,7 +53,7 @@ class Feed:
 
 @final
 class Program:
-    """A model with its weights rounded, and a cache of `n_rows` rows of `room` slots.
+    """A model as the kernels read it, and a cache of `n_rows` rows of `room` slots.
 
     The token at position p of a row is kept in slot p modulo `room`. With a window, `room` may be
     less than a text is long, but no pass may overwrite what one of its entries still sees. Logits
@@ -66,18 +65,18 @@ class Program:
         weight_bytes: What a step reads of the weights.
     """
 
-    def __init__(
-        self, kernels: Kernels, model: GPT, weights: Weights, *, n_rows: int, room: int
-    ) -> None:
+    def __init__(self, kernels: Kernels, packed: PackedModel, *, n_rows: int, room: int) -> None:
         assert kernels.library is not None
-        self._library = kernels.library
+        self._library, model = kernels.library, packed.model
         self._position, self._vocab = model.position, model.config.vocab
-        self._described = described = describe(model, weights, kernels.library)
-        self._struct = described.program
+        self._described = described = packed.described(kernels.library)
+        self._struct = abi.Program.from_buffer_copy(described.program)
         self._struct.room = room
         self.weight_bytes = described.weight_bytes
         self.cache = _cache(model, n_rows, room)
-        for index, layer in enumerate(described.layers):
+        self._layers = type(described.layers).from_buffer_copy(described.layers)
+        self._struct.layers = self._layers
+        for index, layer in enumerate(self._layers):
             if self.cache is not None:
                 layer.keys, layer.values = (half.data_ptr() for half in self.cache[index])
         self._angles: tuple[Tensor, Tensor] | None = None
@@ -103,7 +102,7 @@ class Program:
         tokens, rows, positions = ints
         x = self._position.embed(self._described.embed.rows(tokens)[None], positions[None])
         kept = (rows.int(), positions.int(), x.contiguous(), torch.tensor(wanted).int(), logits)
-        entries = Entries(*(t.data_ptr() for t in kept), len(feed.tokens), len(wanted))
+        entries = abi.Entries(*(t.data_ptr() for t in kept), len(feed.tokens), len(wanted))
         threads = torch.get_num_threads() if self.weight_bytes > _ONE_THREAD else 1
         self._struct.n_threads = threads
         self._library.assay_pass(byref(self._struct), byref(entries))

@@ -10,10 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from assay.decode.options import Extent
+from assay.decode.packed import PackedModel
 from assay.decode.program import MAX_ENTRIES, Feed, Program
-from assay.decode.weights import Weights
 from assay.native.build import Kernels
-from assay.nn.model import GPT
 
 
 @final
@@ -23,16 +22,15 @@ class RaggedReader:
     def __init__(
         self,
         kernels: Kernels,
-        model: GPT,
-        weights: Weights,
+        packed: PackedModel,
         n_prompts: int,
         extent: Extent,
     ) -> None:
         """Make room for the samples of every prompt."""
-        window, n_rows = model.config.mixer.window, extent.n_samples * n_prompts
+        window, n_rows = packed.model.config.mixer.window, extent.n_samples * n_prompts
         room = extent.longest if window is None else min(extent.longest, window - 1 + MAX_ENTRIES)
         self._context, self._n_samples = extent.context, extent.n_samples
-        self._program = Program(kernels, model, weights, n_rows=n_rows, room=room)
+        self._program = Program(kernels, packed, n_rows=n_rows, room=room)
         self._n_held = [0] * n_rows  # tokens in the cache, those of the latest draft included
 
     @property

@@ -6,7 +6,6 @@ Shapes: W logits wanted, V vocabulary.
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,8 +13,8 @@ from assay.decode.aligned import AlignedReader
 from assay.decode.apart import ApartReader
 from assay.decode.graphs import GraphReader
 from assay.decode.options import Extent, GenerateOptions
+from assay.decode.packed import PackedModel
 from assay.decode.ragged import RaggedReader
-from assay.decode.weights import rounded
 from assay.errors import ConfigError
 from assay.native.build import kernels
 from assay.native.kinds import unsupported
@@ -45,27 +44,26 @@ class Reader(Protocol):
         ...
 
 
-def open_reader(model: GPT, prompts: Sequence[Sequence[int]], options: GenerateOptions) -> Reader:
+def open_reader(
+    packed: PackedModel, prompts: Sequence[Sequence[int]], options: GenerateOptions
+) -> Reader:
     """Return the reader of a generation.
 
     Raises:
         ConfigError: If the kernels are asked for, or needed for drafts, and cannot read the model.
     """
-    if options.weights is not None and model.embed.weight.dtype != torch.float32:
-        model = rounded(model, "fp32")
+    model = packed.model
     why_not = _why_not_native(model, options)
     extent = Extent.of(prompts, options, model.config.max_seq_len)
     if why_not is None:
-        return RaggedReader(kernels(), model, options.weights or "fp32", len(prompts), extent)
+        return RaggedReader(kernels(), packed, len(prompts), extent)
     _check_not_needed(why_not, options)
     _check_graphs(options)
-    if options.weights in ("bf16", "int8"):
-        model = rounded(model, options.weights)
     if options.reader == "graphs":
-        return GraphReader(model, prompts, extent)
+        return GraphReader(packed.twin, prompts, extent)
     if options.exact:
-        return ApartReader(model, prompts, options)
-    return AlignedReader(model, prompts, extent, use_cache=options.use_cache)
+        return ApartReader(packed.twin, prompts, options)
+    return AlignedReader(packed.twin, prompts, extent, use_cache=options.use_cache)
 
 
 def _why_not_native(model: GPT, options: GenerateOptions) -> str | None:

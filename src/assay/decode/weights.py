@@ -59,7 +59,10 @@ def pack(weight: Float[Tensor, "N K"], kind: Weights) -> Packed:
         return Packed(weight.to(torch.bfloat16).contiguous())
     scale = weight.abs().amax(1).float() / _STEPS
     scale = scale.where(scale > 0, 1.0)  # a row of zeros, or nearly
-    return Packed((weight / scale[:, None]).round().to(torch.int8).contiguous(), scale)
+    steps = (
+        (weight / scale[:, None]).round().clamp(-_STEPS, _STEPS)
+    )  # a scale below 2^-126 is coarse
+    return Packed(steps.to(torch.int8).contiguous(), scale)
 
 
 def rounded(model: GPT, kind: Weights) -> GPT:
