@@ -63,9 +63,9 @@ GPT-2 small with random weights, greedy, a prompt of 128 tokens. assay and llama
 Face's weights (llama.cpp in a GGUF file without a vocabulary); *same tokens* is the share of the
 first eight tokens that are Hugging Face's in fp32. *Of the limit*: bytes of the weights over what a
 sum over memory reads in the time of a step; with several rows arithmetic limits too. *First token*:
-from the call to the first token, the weights rounded and the prompt read. On a processor with AMX
-llama.cpp's Q8_0 is measured without its AMX products, which end with a segmentation fault for a
-tied matrix."""
+from the call to the first token, the prompt read; weights are rounded before (assay's by
+`PackedModel`, llama.cpp's when its file is written). On a processor with AMX llama.cpp's Q8_0 is
+measured without its AMX products, which end with a segmentation fault for a tied matrix."""
 _ABOUT_MEMORY = """\
 The most that the process held over two steps, each entrant in a process of its own.
 """
