@@ -52,7 +52,7 @@ bench: $(BENCH)/.installed
 	@for part in training decoding growth memory page; do $(BENCH)/bin/python benchmarks/$$part.py || exit; done
 
 bench-gpu: cuda-device $(BENCH)/.installed
-	@for part in "training.py --shape gpu" decoding.py memory.py; do $(BENCH)/bin/python benchmarks/$$part --device cuda || exit; done
+	@for part in "training.py --shape gpu" decoding.py memory.py replicas.py; do $(BENCH)/bin/python benchmarks/$$part --device cuda || exit; done
 	@$(BENCH)/bin/python benchmarks/page.py
 
 cuda-device:

@@ -15,7 +15,7 @@ benchmarks/results/growth.json.
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,18 @@ REPLICAS = (1, 2, 4, 8, 16, 32)
 _SPENT_S, _FEWEST, _MOST = 1.5, 3, 40
 
 
-def point(shape: Shape, replicas: int = 1) -> dict[str, float]:
-    """Return the median seconds of a step and the bytes it adds to the process at its peak."""
+def point(
+    shape: Shape, replicas: int = 1, how: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """Return the median seconds of a step and the bytes it adds to the process at its peak.
+
+    Args:
+        shape: Of each model and its batch.
+        replicas: How many models.
+        how: Fields of `train`: device, backend, precision. None: the fastest way on the CPU.
+    """
     before = peak_bytes()
-    members = [_member(shape, seed) for seed in range(replicas)]
+    members = [_member(shape, seed, how or _way()) for seed in range(replicas)]
     steps = _alone(members[0]) if replicas == 1 else _together(members)
     next(steps)
     elapsed: list[float] = []
@@ -66,13 +74,17 @@ def _way() -> dict[str, str]:
     """Return the fields of the fastest way that needs no timing: the kernels, where they are."""
     native = kernels().library is not None
     precision = "bf16" if multiplies_bf16() else "fp32"
-    return {"backend": "native" if native else "torch", "precision": precision}
+    return {
+        "device": "cpu",
+        "backend": "native" if native else "torch",
+        "precision": precision,
+    }
 
 
-def _member(shape: Shape, seed: int) -> Member:
-    fields = {"steps": _MOST + 1, "batch_size": shape.batch_size, "device": "cpu"}
-    plan = settle(decode(TrainConfig, fields | _way()))
-    model = GPT.create(default_config(shape), seed=seed)
+def _member(shape: Shape, seed: int, how: Mapping[str, str]) -> Member:
+    fields = {"steps": _MOST + 1, "batch_size": shape.batch_size}
+    plan = settle(decode(TrainConfig, fields | how))
+    model = GPT.create(default_config(shape), seed=seed, device=plan.device)
     plan.prepare(model)
     return Member(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
 

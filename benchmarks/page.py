@@ -104,6 +104,7 @@ def _lines() -> Iterator[str]:
         yield from _decoding("-cuda")
         yield "\n### Memory\n"
         yield from _memory("-cuda")
+        yield from _replicas_by_backend(results.read("replicas-cuda"))
     else:
         yield "GPU: not measured. `make bench-gpu` does it where there is a CUDA device."
 
@@ -229,6 +230,19 @@ def _replicas(sweep: Mapping[str, Any]) -> str:
     one, *steps = sweep["step_s"]
     costs = (f"{n}: {step / one:.1f}" for n, step in zip(sweep["values"][1:], steps, strict=True))
     return f"\nSteps of one model that a step of R replicas takes, {', '.join(costs)}."
+
+
+def _replicas_by_backend(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "\n### Replicas\n"
+    if not found:
+        yield "Not measured."
+        return
+    yield f"Models of the shape {_sizes(Shape(**found['shape']))}, a step of each."
+    for backend, step_s in found["step_s"].items():
+        ms = ", ".join(f"{1e3 * seconds:.1f}" for seconds in step_s)
+        yield f"\n`train.backend={backend}`: {ms} ms for {', '.join(map(str, found['values']))}."
+        yield _replicas({"values": found["values"], "step_s": step_s})
+    yield _where(found)
 
 
 def _sizes(shape: Shape) -> str:

@@ -11,7 +11,7 @@ LAYERS = [
     {"errors", "source", "schema", "disk"},
     {"nn"},
     {"presets", "count", "sampling"},
-    {"generate", "decode", "native", "data", "measure", "hf"},
+    {"generate", "decode", "recording", "native", "data", "measure", "hf"},
     {"train"},
     {"config"},
     {"engine", "evaluate"},

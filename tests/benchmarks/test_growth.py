@@ -2,12 +2,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import page
+import results
 from apart import measured_apart
 from growth import fit, point
-from shapes import Shape
+from replicas import measure
+from shapes import CPU, Shape
 
 coefficient = st.floats(0.1, 10)
 
@@ -38,3 +42,12 @@ def test_a_step_of_replicas_is_timed_as_one_of_a_model_by_itself_is():
     small = Shape("small", 1, 16, 2, 8, 17, 2)
     for replicas in (1, 3):
         assert 0 < point(small, replicas)["step_s"] < 10
+
+
+def test_replicas_are_timed_by_backend_and_told_in_steps_of_one():
+    assert measure(torch.device("cpu"), most=1)["torch"][0] > 0
+    found = {"shape": CPU.as_dict(), "values": [1, 8, 32], "step_s": {"graphs": [0.01, 0.02, 0.03]}}
+    found |= {"machine": results.machine(), "versions": {}, "code": None, "date": "2026-11-27"}
+    text = "\n".join(page._replicas_by_backend(found))
+    assert "`train.backend=graphs`: 10.0, 20.0, 30.0 ms for 1, 8, 32." in text
+    assert "Steps of one model that a step of R replicas takes, 8: 2.0, 32: 3.0." in text

@@ -1,17 +1,25 @@
 """What must hold on a CUDA device; skipped where there is none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from assay.config import RunConfig
+from assay.engine.replicas import train_together
+from assay.engine.side_by_side import Member
 from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT, ModelConfig
 from assay.nn.reference import reference_logits
 from assay.runs.run import Run
 from assay.sampling import SamplingConfig
-from assay.schema import override
+from assay.schema import decode, override
 from assay.train.checkpoint import checkpoints
+from assay.train.config import TrainConfig
+from assay.train.loop import train
+from assay.train.optim import AdamWConfig
+from assay.train.plan import Plan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 CONFIG = ModelConfig(vocab_size=50, max_seq_len=32, d_model=32, n_layers=2)
@@ -67,6 +75,41 @@ def test_a_graph_replays_the_step_it_recorded(fields):
     expected_tokens, expected = generated("torch")
     assert tokens == expected_tokens
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+def member(seed, backend):
+    """A replica on the device, in float64, with a rate of its own."""
+    model = GPT.create(CONFIG, seed=seed, device="cuda").double()
+    fields = {"seed": seed, "steps": 6, "batch_size": 4, "backend": backend, "micro_batches": 2}
+    plan = Plan(decode(TrainConfig, fields), torch.device("cuda"), autocast=False)
+
+    def batch_at(step):
+        draw = torch.Generator().manual_seed(100 * seed + step)
+        return torch.randint(50, (4, 21), generator=draw)
+
+    return Member(model, batch_at, AdamWConfig(lr=0.002 * (seed + 1)).build(model), plan)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_run_replays_the_passes_it_recorded(n):
+    """Alone and as replicas; a replica ends early, so that the others are recorded anew."""
+
+    def outcomes(backend):
+        members = [member(seed, backend) for seed in range(n)]
+        if n == 1:
+            one = members[0]
+            rounds = [[r] for r in train(one.model, one.batch_at, one.optimizers, one.plan)]
+        else:
+            members[-1] = replace(members[-1], start=3)
+            rounds = list(train_together(members))
+        losses = [r.loss_nats for some in rounds for r in some if r is not None]
+        return losses, [m.model.state_dict() for m in members]
+
+    (found, weights), (expected, theirs) = outcomes("graphs"), outcomes("torch")
+    assert found == pytest.approx(expected, rel=0, abs=1e-10)
+    for one, other in zip(weights, theirs, strict=True):
+        for name, value in other.items():
+            torch.testing.assert_close(one[name], value, rtol=0, atol=1e-9)
 
 
 def test_weights_changed_between_two_texts_are_those_read():

@@ -1,10 +1,12 @@
 import pytest
 import torch
 
-from assay.engine.device import describe_machine, matmul_rate, settle
+from assay.config import RunConfig
+from assay.engine.device import check_backend, describe_machine, matmul_rate, settle
 from assay.errors import ConfigError
-from assay.schema import decode
+from assay.schema import decode, override
 from assay.train.config import TrainConfig
+from assay.train.plan import Plan
 
 on_a_cpu = pytest.mark.skipif(
     torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here"
@@ -47,6 +49,22 @@ def test_a_device_that_is_not_there_is_one_sentence(device):
 def test_a_gpu_that_is_not_there_is_refused_before_any_work():
     with pytest.raises(ConfigError, match=r"'cuda' found; expected auto or one of: cpu\.$"):
         settle(config_of(device="cuda"))
+
+
+def test_a_graph_needs_a_cuda_device():
+    with pytest.raises(
+        ConfigError, match=r"^train\.backend: graphs found on device cpu; expected a"
+    ):
+        settle(config_of(device="cpu", backend="graphs"))
+
+
+def test_dropout_is_not_recorded():
+    plan = Plan(config_of(backend="graphs"), CPU, False)
+    config = override(RunConfig(), {"model.dropout": 0.2, "train.backend": "graphs"})
+    with pytest.raises(
+        ConfigError, match=r"^train\.backend: graphs found, but a dropout of 0\.2 would"
+    ):
+        check_backend(config, plan)
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -1,15 +1,15 @@
 """Reading with steps of fixed shape, on a CUDA device each a graph: recorded once, then replayed.
 
-Telling a GPU what to do for one token takes longer than doing it. So what a step reads and writes
-stays where it is in memory, the column of the new tokens is a number in that memory, and attention
-runs over the first 64, 128, 256, ... columns, those not yet written hidden. Each such width is one
-recording. Elsewhere the same step runs as it is written, which is how it is tested.
+What a step reads and writes stays where it is in memory (see `assay/recording.py`), the column of
+the new tokens is a number in that memory, and attention runs over the first 64, 128, 256, ...
+columns, those not yet written hidden. Each such width is one recording.
 
 Shapes: R rows, P either 1 or R, H query heads, G key and value heads, S slots (one a column), W of
 them looked at, K width of one head, V vocabulary.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import final
 
 import torch
@@ -22,9 +22,9 @@ from assay.nn.attention import Context
 from assay.nn.cache import KVCache, LayerCache
 from assay.nn.model import GPT
 from assay.nn.sight import Sight
+from assay.recording import Recording
 
 _LEAST_WIDTH = 64
-_WARM_UP = 3  # steps before a recording, in which libraries take the memory they need
 
 
 @final
@@ -114,13 +114,13 @@ class _Steps:
         self._column = torch.zeros(1, dtype=torch.int64, device=device)
         self._padding = torch.tensor(padding, device=device)[:, None] if any(padding) else None
         wide = torch.promote_types(model.embed.weight.dtype, torch.float32)
-        slopes = model.position.slopes(wide)
-        self._slopes = None if slopes is None else slopes.to(device)[:, None, None]
+        slopes = model.position.slopes(wide, device)
+        self._slopes = None if slopes is None else slopes[:, None, None]
         with torch.inference_mode():
             self._layers = [
                 _FixedLayerCache(layer, cache.length, room, self._column) for layer in cache.layers
             ]
-        self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._recorded: dict[int, Recording[Tensor]] = {}
 
     @property
     def cache_bytes(self) -> int:
@@ -133,25 +133,9 @@ class _Steps:
         with evaluating(self._model), torch.inference_mode():
             self._tokens.copy_(torch.tensor(tokens)[:, None])
             self._column.fill_(column)
-            if self._device.type != "cuda":
-                return self._step(width)
             if width not in self._recorded:
-                self._recorded[width] = self._record(width)
-            graph, logits = self._recorded[width]
-            graph.replay()
-            return logits
-
-    def _record(self, width: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UP):  # each writes the same keys and values to the same slot
-                self._step(width)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits = self._step(width)
-        return graph, logits
+                self._recorded[width] = Recording(partial(self._step, width), self._device)
+            return self._recorded[width]()
 
     def _step(self, width: int) -> Float[Tensor, "R V"]:
         model, column = self._model, self._column

@@ -34,6 +34,11 @@ def settle(config: TrainConfig) -> Plan:
             f"train.attention: flex found on device {device}; expected a CUDA device, where "
             "FlexAttention has a backward pass. Use auto, fused or blocks."
         )
+    if config.backend == "graphs" and device.type != "cuda":
+        raise ConfigError(
+            f"train.backend: graphs found on device {device}; expected a CUDA device. Use auto or "
+            "torch."
+        )
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     autocast = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     attention = "fused" if config.attention == "auto" else config.attention
@@ -42,11 +47,17 @@ def settle(config: TrainConfig) -> Plan:
 
 
 def check_backend(config: RunConfig, plan: Plan) -> None:
-    """Refuse the C++ kernels where they are asked for and cannot train the model here.
+    """Refuse the C++ kernels, or graphs, that are asked for and cannot train the model here.
 
     Raises:
         ConfigError: If so, with the reason.
     """
+    dropout = max(config.model.dropout, config.model.mixer.dropout)
+    if plan.graphs and dropout > 0:
+        raise ConfigError(
+            f"train.backend: graphs found, but a dropout of {dropout} would be recorded with them; "
+            "expected none. Use auto or torch."
+        )
     if plan.native and (reason := why_not(config.model, config.train, plan.device)) is not None:
         raise ConfigError(
             f"train.backend: native found, but the C++ kernels cannot be used: {reason}. Use auto "
@@ -121,7 +132,7 @@ def describe_machine(plan: Plan) -> dict[str, Any]:
     return {
         "device": str(device),
         "device_name": name,
-        "backend": "native" if plan.native else "torch",
+        "backend": plan.backend,
         "precision": "bf16" if plan.autocast else "fp32",
         "attention": plan.attention,
         "compiled": plan.compiled,

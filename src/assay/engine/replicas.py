@@ -33,7 +33,8 @@ from assay.errors import ConfigError, DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.head import at_least_float32
 from assay.nn.model import GPT, ModelConfig
-from assay.train.gradients import repeatable
+from assay.recording import Recorded
+from assay.train.gradients import differentiate, repeatable
 from assay.train.loop import CLIP_EPS, StepReport
 from assay.train.optim import step_all
 from assay.train.watch import examine
@@ -94,6 +95,7 @@ class Group:
         self._drops = _drops(members[0].model.config)
         compiled = self._plan.compiled and not self._drops
         self._losses = torch.compile(losses, dynamic=False) if compiled else losses
+        self._recorded = Recorded(self._passes) if self._plan.graphs else None
 
     def step(self, steps: Sequence[int]) -> list[StepReport | DivergedError]:
         """Take the given step of each replica."""
@@ -137,20 +139,27 @@ class Group:
 
     def _backward(self, batches: Int[Tensor, "R B T1"], steps: Sequence[int]) -> Float[Tensor, "R"]:
         """Leave in each parameter the gradient of its replica's mean loss; return those losses."""
+        recorded = self._recorded
+        losses, found = recorded(batches) if recorded else self._passes(batches, steps)
+        for (name, leaf), gradient in zip(self.stacked.items(), found, strict=True):
+            leaf.grad = gradient
+            for member, own in zip(self.members, gradient, strict=True):
+                member.model.get_parameter(name).grad = own
+        return losses
+
+    def _passes(
+        self, batches: Int[Tensor, "R B T1"], steps: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, "R"], list[Float[Tensor, "R ..."]]]:
+        """Return the mean losses and their gradients; only dropout asks for the steps."""
+
+        def losses_of(index: int, piece: Tensor) -> Tensor:
+            with self._draws(steps, index), self._plan.precision():
+                losses: Tensor = self._losses(self.stacked, piece)
+            return losses
+
         pieces = batches.chunk(self._plan.config.micro_batches, dim=1)
-        total = torch.zeros(len(steps), device=batches.device)
-        for index, piece in enumerate(pieces):
-            with repeatable(self._plan), self._draws(steps, index):
-                with self._plan.precision():
-                    losses = self._losses(self.stacked, piece) / len(pieces)
-                losses.sum().backward()  # type: ignore[no-untyped-call]
-            total = total + losses.detach()
-        for name, leaf in self.stacked.items():
-            for row, member in enumerate(self.members):
-                member.model.get_parameter(name).grad = (
-                    None if leaf.grad is None else leaf.grad[row]
-                )
-        return total
+        with repeatable(self._plan):
+            return differentiate(losses_of, list(self.stacked.values()), pieces)
 
     def _draws(self, steps: Sequence[int], micro_batch: int) -> AbstractContextManager[None]:
         if not self._drops:
@@ -272,7 +281,7 @@ def _common(member: Member) -> dict[str, object]:
         "train.batch_size": train.batch_size,
         "train.micro_batches": train.micro_batches,
         "train.device": str(plan.device),
-        "train.backend": "native" if plan.native else "torch",
+        "train.backend": plan.backend,
         "train.precision": "bf16" if plan.autocast else "fp32",
         "train.attention": plan.attention,
         "train.compile": "on" if plan.compiled else "off",

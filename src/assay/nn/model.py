@@ -218,14 +218,13 @@ class GPT(nn.Module):
         """Return what the new tokens see of themselves and of what a cache holds."""
         window, n_new = self.config.mixer.window, tokens.shape[1]
         held = start if window is None else min(start, window - 1)
-        slopes = self.position.slopes(dtype)
         return Sight(
             n_queries=n_new,
             n_keys=held + n_new,
             first_key=start - held,
             window=window,
             padding=padding,
-            slopes=slopes if slopes is None else slopes.to(tokens.device),
+            slopes=self.position.slopes(dtype, tokens.device),
         )
 
     def _through(

@@ -5,6 +5,7 @@ Positions are counted in tokens from the start of the sequence, so a cached step
 position and needs no offset; `B` is 1 where all rows of a batch share their positions.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from assay.schema import Config, kind_alone
 from assay.source import Source
+
+_CPU = torch.device("cpu")
 
 _SINUSOID_BASE = 10_000.0  # Vaswani et al. 2017, section 3.5
 
@@ -37,7 +40,7 @@ class Position(nn.Module):
         """Return by which angles queries and keys at these positions are turned."""
         return None
 
-    def slopes(self, dtype: torch.dtype) -> Float[Tensor, " H"] | None:
+    def slopes(self, dtype: torch.dtype, device: torch.device = _CPU) -> Float[Tensor, " H"] | None:
         """Return what each head takes from a score per token of distance, before the softmax."""
         return None
 
@@ -137,9 +140,16 @@ class Alibi(Position):
         super().__init__()
         self.n_heads = n_heads
 
-    def slopes(self, dtype: torch.dtype) -> Float[Tensor, " H"] | None:
+    def slopes(self, dtype: torch.dtype, device: torch.device = _CPU) -> Float[Tensor, " H"] | None:
         """Return the slopes of the paper; no weights, so nothing to keep in the model."""
-        return alibi_slopes(self.n_heads).to(dtype)
+        return _slopes_there(self.n_heads, dtype, device)
+
+
+@functools.cache
+def _slopes_there(n_heads: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " H"]:
+    """Return the slopes, sent to a device once: a CUDA graph cannot record the journey."""
+    with torch.inference_mode(mode=False):
+        return alibi_slopes(n_heads).to(dtype).to(device)
 
 
 def alibi_slopes(n_heads: int) -> Float[Tensor, " H"]:

@@ -36,9 +36,10 @@ class TrainConfig(Config):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What follows a loss or gradient that is not finite: the end, or no update in that step; after
     10 skipped steps in a row the end all the same."""
-    backend: Literal["auto", "torch", "native"] = "auto"
-    """What computes loss and gradients of a step: PyTorch, or C++ kernels on a CPU. Auto: PyTorch,
-    unless a timing at the start of a long run finds the kernels faster."""
+    backend: Literal["auto", "torch", "native", "graphs"] = "auto"
+    """What computes loss and gradients of a step: PyTorch, C++ kernels (CPU), or PyTorch recorded
+    as a CUDA graph. Auto: PyTorch, unless a timing at the start of a long run finds the kernels
+    faster."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast over float32 weights. Auto: bf16 on a CUDA device that has it, else fp32,
     unless a timing at the start of a long run on a CPU finds bf16 faster."""
@@ -70,6 +71,15 @@ class TrainConfig(Config):
                     f"{name}: {value} found, which is how PyTorch takes a step; expected none with "
                     "backend = native. Leave it out, or set backend = torch."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _recordable(self) -> "TrainConfig":
+        if self.backend == "graphs" and self.exact_rows is not None:
+            raise ValueError(
+                f"exact_rows: {self.exact_rows} found, whose sums are not recorded; expected null "
+                "with backend = graphs. Leave it out, or set backend = torch."
+            )
         return self
 
     @model_validator(mode="after")

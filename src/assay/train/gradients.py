@@ -6,7 +6,7 @@ micro-batches: see `train/exact.py`.
 Shapes: B sequences, T1 = T + 1 tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT
+from assay.recording import Recorded
 from assay.train.exact import TreeSum
 from assay.train.kernels import gradients
 from assay.train.plan import Plan
@@ -26,6 +27,58 @@ def backward(model: GPT, batch: Int[Tensor, "B T1"], plan: Plan, step: int) -> F
     if plan.config.exact_rows is None:
         return _as_they_come(model, batch, plan, step)
     return _in_a_tree(model, batch, plan, step)
+
+
+def passes_of(model: GPT, plan: Plan) -> Callable[[Int[Tensor, "B T1"], int], Float[Tensor, ""]]:
+    """Return `backward` for one model and plan, recorded where the plan says so."""
+    if not plan.graphs:
+        return lambda batch, step: backward(model, batch, plan, step)
+    parameters = list(model.parameters())
+
+    def work(batch: Tensor) -> tuple[Tensor, list[Tensor]]:
+        def loss_of(_: int, piece: Tensor) -> Tensor:
+            with plan.precision():
+                return next_token_loss(model, piece)
+
+        with repeatable(plan):
+            return differentiate(loss_of, parameters, pieces_of(batch, plan))
+
+    recorded = Recorded(work)
+
+    def passes(batch: Tensor, step: int) -> Tensor:
+        loss, gradients = recorded(batch)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
+
+    return passes
+
+
+def differentiate(
+    loss_of: Callable[[int, Tensor], Float[Tensor, "*R"]],
+    leaves: Sequence[Tensor],
+    pieces: Sequence[Tensor],
+) -> tuple[Float[Tensor, "*R"], list[Tensor]]:
+    """Return the mean over pieces of their losses, and of its sum the gradient in each leaf.
+
+    The gradients are new, and laid out in memory as their leaves are, which fused optimizers rely
+    on and `torch.autograd.grad` does not promise.
+
+    Args:
+        loss_of: From the index and the tokens of a piece to its loss, or one for each replica.
+        leaves: Each takes part in the loss.
+        pieces: Of equal size.
+    """
+    total = torch.zeros((), device=pieces[0].device)
+    for leaf in leaves:
+        leaf.grad = None
+    for index, piece in enumerate(pieces):
+        loss = loss_of(index, piece) / len(pieces)
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        total = total + loss.detach()
+    gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    assert len(gradients) == len(leaves), "each leaf takes part"
+    return total, gradients
 
 
 def pieces_of(batch: Int[Tensor, "B T1"], plan: Plan) -> tuple[Tensor, ...]:

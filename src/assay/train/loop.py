@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from assay.errors import DivergedError
 from assay.nn.model import GPT
-from assay.train.gradients import backward
+from assay.train.gradients import passes_of
 from assay.train.optim import Optimizers
 from assay.train.plan import Plan
 from assay.train.watch import Trouble, examine, gradient_norm
@@ -81,14 +81,14 @@ def train(
         DivergedError: If a loss or gradient is not finite and the config does not say to skip such
             a step. Nothing was updated by it.
     """
-    config = plan.config
+    config, passes = plan.config, passes_of(model, plan)
     began = time.perf_counter()
     batch = _on_device(batch_at(start + 1), plan) if start < config.steps else None
     for step in range(start + 1, config.steps + 1):
         assert batch is not None
         if not model.training:  # after an evaluation
             model.train()
-        total = backward(model, batch, plan, step)
+        total = passes(batch, step)
         norm = gradient_norm(model, plan)
         # A GPU is still at work here: the next tokens travel meanwhile, and one read waits for all.
         upcoming = _on_device(batch_at(step + 1), plan) if step < config.steps else None

@@ -36,6 +36,16 @@ class Plan:
         """Return the context in which a forward pass runs."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
 
+    @property
+    def graphs(self) -> bool:
+        """Whether passes are recorded as a CUDA graph."""
+        return self.config.backend == "graphs"
+
+    @property
+    def backend(self) -> str:
+        """What computes loss and gradients."""
+        return "native" if self.native else "graphs" if self.graphs else "torch"
+
     def dropout_seed(self, step: int, micro_batch: int) -> int:
         """Return the seed of what dropout draws at a place of the run, whose own seed is in it."""
         return stream_seed(self.config.seed, f"dropout/{step}/{micro_batch}")
