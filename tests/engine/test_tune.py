@@ -12,6 +12,7 @@ from assay.engine import tune as tuning
 from assay.engine.device import describe_machine, settle
 from assay.engine.tune import Trial, as_it_began, tune
 from assay.errors import ConfigError
+from assay.native.build import Kernels
 from assay.schema import decode
 from assay.train.config import TrainConfig
 from assay.train.kernels import why_not
@@ -66,6 +67,20 @@ def test_long_steps_are_timed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "train", observed)
     _, trials = tuned(config_of(**LONG, compile="off"), tmp_path)
     assert taken == [1, 2] * len(trials)
+
+
+def test_kernels_that_were_not_there_when_ways_were_timed_are_timed_once_they_are(
+    tmp_path, monkeypatch
+):
+    config = config_of(**LONG, precision="fp32", compile="off")
+    if why_not(config.model, config.train, torch.device("cpu")) is not None:
+        pytest.skip("no kernels here")
+    with monkeypatch.context() as without:
+        without.setattr("assay.train.kernels.kernels", lambda: Kernels(None, "no compiler"))
+        _, trials = tuned(config, tmp_path)
+    assert not any(trial.native for trial in trials)
+    _, trials = tuned(config, tmp_path)
+    assert any(trial.native for trial in trials)
 
 
 def test_the_kernels_are_taken_where_they_are_faster(tmp_path):

@@ -221,6 +221,7 @@ def _key(config: RunConfig, plan: Plan, *, compiling: bool) -> str:
         "seq_len": config.seq_len,
         "train": config.train.model_dump(mode="json", include=_TIMED_FIELDS),
         "optimizer": config.train.optimizer.kind,
+        "native": any(_native_ways(config, plan, [False])),  # a compiler may have come since
         "compiling": compiling,
     }
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
