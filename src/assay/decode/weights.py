@@ -59,9 +59,8 @@ def pack(weight: Float[Tensor, "N K"], kind: Weights) -> Packed:
         return Packed(weight.to(torch.bfloat16).contiguous())
     scale = weight.abs().amax(1).float() / _STEPS
     scale = scale.where(scale > 0, 1.0)  # a row of zeros, or nearly
-    steps = (
-        (weight / scale[:, None]).round().clamp(-_STEPS, _STEPS)
-    )  # a scale below 2^-126 is coarse
+    # a scale below 2^-126 is coarse, and a number may be more than 127 of it
+    steps = (weight / scale[:, None]).round().clamp(-_STEPS, _STEPS)
     return Packed(steps.to(torch.int8).contiguous(), scale)
 
 

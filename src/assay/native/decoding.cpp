@@ -466,9 +466,11 @@ void assay_pack(const float* from, int64_t n_out, int64_t n_in, int8_t* to, floa
     const float step = largest / 127.0f;
     const float scale = step > 0 ? step : 1.0f;
     scales[row] = scale;
-    auto round = [scale](Vec v) {  // to the nearest, halves to the even one; a scale below 2^-126 is coarse
-      const Vec whole = (v / scale + 12582912.0f) - 12582912.0f;
-      return __builtin_convertvector(__builtin_convertvector(between(-127.0f, whole, 127.0f), Ints), Bytes);
+    // To the nearest, halves to the even one. A scale below 2^-126 is coarse, and a number may be more
+    // than 127 of it.
+    auto round = [scale](Vec v) {
+      const Vec whole = between(-127.0f, v / scale + 12582912.0f - 12582912.0f, 127.0f);
+      return __builtin_convertvector(__builtin_convertvector(whole, Ints), Bytes);
     };
     int8_t* out = to + row * n_in;
     for (i = 0; i + kLanes <= n_in; i += kLanes) {

@@ -1,4 +1,4 @@
-// What a training pass reads and writes, as engine/native/abi.py declares it once more.
+// What a training pass reads and writes, as native/abi.py declares it once more.
 
 #pragma once
 

@@ -11,13 +11,12 @@ namespace {
 
 struct Dropout {  // at one place of a model
   uint64_t seed;
-  uint32_t place;
-  uint32_t bound = 0;  // of 2^16: below it a number goes
-  float factor = 1.0f;  // of those that stay
+  uint32_t place, bound;  // of 2^16: below it a number goes
+  float factor;           // of those that stay
 
-  Dropout(uint64_t seed, int place, float p) : seed(seed), place(place), bound(std::lround(65536.0f * p)) {
-    factor = bound < 65536 ? 65536.0f / (65536 - bound) : 0.0f;
-  }
+  Dropout(uint64_t seed, int place, float p)
+      : seed(seed), place(place), bound(std::lround(65536.0f * p)),
+        factor(bound < 65536 ? 65536.0f / (65536 - bound) : 0.0f) {}
   explicit operator bool() const { return bound > 0; }
 };
 
