@@ -14,6 +14,13 @@ def test_a_text_becomes_a_run_whose_path_is_all_that_stdout_gets(assay, text):
     assert Path("runs/cats-1/curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_first_line_names_what_takes_the_steps(assay, text, native):
+    told = assay("train", text, *SMALL, "train.backend=native", "train.precision=fp32").stderr
+    assert "in fp32, C++ kernels, " in " ".join(told.split())
+    told = assay("train", text, *SMALL, "train.backend=torch", "train.attention=blocks").stderr
+    assert ", blocks attention, " in " ".join(told.split())
+
+
 def test_names_count_up_and_a_taken_one_is_never_overwritten(assay, text):
     assay("train", text, *SMALL)
     assert assay("train", text, *SMALL).stdout == "runs/cats-2\n"

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -125,9 +125,19 @@ def introduce(run: "Run") -> None:
     words.print(
         f"{run.folder.path}: {_short(parameters)} parameters, {_short(tokens)} tokens to train on; "
         f"text of {_short(data['train']['tokens'])} tokens, vocabulary {run.config.model.vocab:,}; "
-        f"{escaped(machine['device'])} in {machine['precision']}, {machine['attention']} attention"
-        f"{', compiled' if machine['compiled'] else ''}, {machine['threads']} threads"
+        f"{escaped(machine['device'])} in {machine['precision']}, {_way(machine)}, "
+        f"{machine['threads']} threads"
     )
+
+
+def _way(machine: dict[str, Any]) -> str:
+    """Say what takes the steps."""
+    backend = machine.get("backend", "torch")
+    if backend == "native":
+        return "C++ kernels"
+    told = [f"{machine['attention']} attention"]
+    told += ["compiled"] * machine["compiled"] + ["as a CUDA graph"] * (backend == "graphs")
+    return ", ".join(told)
 
 
 def _short(n: int) -> str:
