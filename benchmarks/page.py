@@ -67,7 +67,8 @@ from the call to the first token, the prompt read; weights are rounded before (a
 `PackedModel`, llama.cpp's when its file is written). On a processor with AMX llama.cpp's Q8_0 is
 measured without its AMX products, which end with a segmentation fault for a tied matrix."""
 _ABOUT_MEMORY = """\
-The most that the process held over two steps, each entrant in a process of its own.
+The most that the process held over two steps, each entrant in a process of its own. The first time
+that a shape is trained PyTorch's ways are timed too, and hold what nanoGPT's do.
 """
 _ABOUT_GROWTH = """\
 The default architecture, AdamW; a process for every point. R is the
