@@ -3,6 +3,8 @@
 packed = PackedModel(model, "bf16")
 for prompts in batches:
     for step in generate(packed, prompts, sampling, options=options): ...
+
+Weights stand as they were when the first generation read them.
 """
 
 import ctypes

@@ -32,7 +32,7 @@ from assay.engine.side_by_side import Member, Outcome, SideBySide, check_one_siz
 from assay.errors import ConfigError, DivergedError
 from assay.nn.attention import Kernel
 from assay.nn.head import at_least_float32
-from assay.nn.model import GPT, ModelConfig
+from assay.nn.model import GPT
 from assay.recording import Recorded
 from assay.train.gradients import differentiate, repeatable
 from assay.train.loop import CLIP_EPS, StepReport
@@ -92,7 +92,7 @@ class Group:
         self._one.model.kernel = _kernel(members[0])
         self._one.train()
         losses = vmap(self._loss_of_one)
-        self._drops = _drops(members[0].model.config)
+        self._drops = members[0].model.config.drops
         compiled = self._plan.compiled and not self._drops
         self._losses = torch.compile(losses, dynamic=False) if compiled else losses
         self._recorded = Recorded(self._passes) if self._plan.graphs else None
@@ -242,11 +242,6 @@ def _kernel(member: Member) -> Kernel:
     if member.plan.device.type == "cuda" or (fused and member.model.config.mixer.dropout):
         return "fused"
     return "blocks"
-
-
-def _drops(config: ModelConfig) -> bool:
-    """Return whether a model draws random numbers in training."""
-    return config.dropout > 0 or config.mixer.dropout > 0
 
 
 def check_alike(members: Sequence[Member]) -> None:

@@ -84,6 +84,11 @@ class ModelConfig(Config):
             )
         return self.vocab_size
 
+    @property
+    def drops(self) -> bool:
+        """Whether training draws random numbers."""
+        return self.dropout > 0 or self.mixer.dropout > 0
+
 
 class GPT(nn.Module):
     """A decoder-only transformer, or what is left of it when pieces are switched off.
@@ -231,7 +236,8 @@ class GPT(nn.Module):
         self, block: nn.Module, x: Tensor, context: Context, cache: LayerCache | None
     ) -> Tensor:
         if self.recompute and self.training and cache is None and torch.is_grad_enabled():
-            return checkpoint(block, x, context, use_reentrant=False)
+            drops = self.config.drops  # or a generator's state is read, which no graph records
+            return checkpoint(block, x, context, use_reentrant=False, preserve_rng_state=drops)
         return block(x, context, cache)
 
 

@@ -59,7 +59,7 @@ class Described:
         return self._places != _places(model)
 
     def job(
-        self, model: GPT, tokens: Int[Tensor, "B T1"], *, seed: int = 0, pieces: int = 1
+        self, model: GPT, tokens: Int[Tensor, "B T1"], *, seed: int, pieces: int
     ) -> abi.TrainingJob:
         """Return the job of a batch, whose gradients become those of the parameters.
 
