@@ -2,8 +2,6 @@
 // at once. Threads take pieces of them, whose size is always the same: bits depend on no number of
 // threads.
 
-#include <algorithm>
-
 #include "team.h"
 #include "vector.h"
 
@@ -24,30 +22,16 @@ struct UpdateOf {  // of one tensor
 namespace assay {
 namespace {
 
-constexpr int64_t kPiece = 4096;
-
-struct Piece {
-  int tensor;
-  int64_t first;
-  int count;
-};
-
 std::vector<Piece> pieces_of(const GradientOf* gradients, int n) {
   std::vector<Piece> found;
-  for (int i = 0; i < n; ++i)
-    for (int64_t first = 0; first < gradients[i].count; first += kPiece)
-      found.push_back({i, first, int(std::min(kPiece, gradients[i].count - first))});
+  for (int i = 0; i < n; ++i) cut(i, gradients[i].count, 4096, found);
   return found;
 }
 
 // f(piece, its number) for all pieces, by all threads.
 template <typename F>
 void share(const std::vector<Piece>& pieces, int n_threads, F f) {
-  together(n_threads, [&](Team team) {
-    int first, last;
-    span(pieces.size(), 1, team, first, last);
-    for (int i = first; i < last; ++i) f(pieces[i], i);
-  });
+  together(n_threads, [&](Team team) { team.share(pieces.size(), [&](int i) { f(pieces[i], i); }); });
 }
 
 void update(const UpdateOf& u, const float* gradient, float scale, const Piece& piece) {
@@ -77,7 +61,7 @@ double assay_norm(const GradientOf* gradients, int32_t n, int32_t n_threads) {
   const std::vector<assay::Piece> pieces = assay::pieces_of(gradients, n);
   std::vector<float> squares(pieces.size());
   assay::share(pieces, n_threads, [&](const assay::Piece& piece, int i) {
-    const float* from = gradients[piece.tensor].gradient + piece.first;
+    const float* from = gradients[piece.thing].gradient + piece.first;
     squares[i] = assay::total(from, piece.count, [](assay::Vec g) { return g * g; });
   });
   double whole = 0;
@@ -89,7 +73,7 @@ double assay_norm(const GradientOf* gradients, int32_t n, int32_t n_threads) {
 void assay_adamw(const UpdateOf* updates, const GradientOf* gradients, int32_t n, float scale,
                  int32_t n_threads) {
   assay::share(assay::pieces_of(gradients, n), n_threads, [&](const assay::Piece& piece, int) {
-    assay::update(updates[piece.tensor], gradients[piece.tensor].gradient, scale, piece);
+    assay::update(updates[piece.thing], gradients[piece.thing].gradient, scale, piece);
   });
   for (int i = 0; i < n; ++i) *updates[i].step += 1;
 }

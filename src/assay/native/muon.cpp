@@ -147,18 +147,17 @@ extern "C" {
 
 // One step of each of `count` matrices, by gradients times `scale`.
 void assay_muon(const MatrixOf* matrices, int32_t count, float scale, int32_t n_threads) {
-  std::atomic<int> next{0};
-  assay::together(n_threads < count ? n_threads : count, [&](assay::Team) {
+  assay::together(n_threads < count ? n_threads : count, [&](assay::Team team) {
     const assay::Ready<assay::BF16> ready;
     std::map<std::pair<int, int>, assay::Orthogonal> memory;
     assay::Floats direction;
-    for (int i; (i = next.fetch_add(1)) < count;) {
+    team.share(count, [&](int i) {
       const MatrixOf& m = matrices[i];
       direction.resize(int64_t(m.rows) * m.columns);
       assay::lean(m, scale, direction.data());
       memory.try_emplace({m.rows, m.columns}, m.rows, m.columns).first->second.run(direction.data());
       assay::follow(m, direction.data());
-    }
+    });
   });
 }
 }

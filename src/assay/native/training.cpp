@@ -72,10 +72,10 @@ void assay_train(void* pass, TrainingJob* job, int32_t n_threads) {
 
 // Each job by one thread, as many at a time as there are passes.
 void assay_train_apart(void** passes, int32_t n_passes, TrainingJob* jobs, int32_t n_jobs) {
-  std::atomic<int> next{0};
   assay::together(n_passes, [&](assay::Team team) {
-    for (int i; (i = next.fetch_add(1)) < n_jobs;)
+    team.share(n_jobs, [&](int i) {
       static_cast<assay::AnyPass*>(passes[team.index])->run(jobs[i], {0, 1, nullptr});
+    });
   });
 }
 }

@@ -14,7 +14,6 @@ class Backward : public Forward<T> {
 
   // What every next token costs, and nothing else.
   void judge(Team team) {
-    team.wait();
     blocks(team, [&](const Part& part) {
       score(part);
       std::copy_n(&held_.losses[part.first], part.count, job_->losses + part.first);
@@ -37,6 +36,8 @@ class Backward : public Forward<T> {
   using Work<T>::m_;
   using Work<T>::held_;
   using Work<T>::job_;
+  using Work<T>::of_layer_;
+  using Work<T>::of_head_;
   using Work<T>::before;
   using Work<T>::adds;
   using Work<T>::layer;
@@ -57,15 +58,14 @@ class Backward : public Forward<T> {
   // --- the head: the loss, and its gradient down to the last layer
 
   void learn_head(Team team) {
-    clear_norm_sums(team);
     for (int first = 0; first < held_.n; first += held_.chunk) {
       const int count = std::min<int64_t>(held_.chunk, held_.n - first);
       blocks(team, [&](const Part& part) { head_block(first, count, part); }, first, count);
-      team.wait();
-      learn(m_.head, held_.turned_head, held_.x_head, count, job_->add || first, team);
-      team.wait();
+      team.share(of_head_.size(), [&](int i) {
+        learn(m_.head, of_head_[i], held_.turned_head, held_.x_head, count, job_->add || first);
+      });
     }
-    add_norm_sums(m_.final_norm, 0, m_.d_model, team);
+    team.share(1, [&](int) { add_norm_sums(m_.final_norm, 0, m_.d_model); });
   }
 
   // The losses of a block, its features in `in` and their gradients in `dy`.
@@ -83,6 +83,7 @@ class Backward : public Forward<T> {
   void head_block(int chunk, int n_chunk, const Part& part) {
     Own<T>& own = part.own;
     const int first = part.first, d = m_.d_model;
+    clear_norm_sums(part);
     score(part);
     pack_rows(own.in.at(0), own.in.stride, first - chunk, part.count, d, held_.x_head.data(),
               panel_size<T>(n_chunk));
@@ -96,15 +97,12 @@ class Backward : public Forward<T> {
 
   // --- gradients of weights
 
-  // d_weight = or += dy^T x over `count` tokens.
-  void learn(const TrainedLinear& w, const Row<T>& turned, const Row<T>& x, int count, bool add, Team team) {
-    int first, last;
-    span(w.n_out, 16, team, first, last);
-    if (first >= last) return;
-    const Left<T> dy = Left<T>::turned(turned.data(), count);
-    float* to = w.d_weight + int64_t(first) * w.n_in;
-    multiply(dy.from(first, 0), last - first, x.data(), panel_size<T>(count), w.n_in, count, to, w.n_in,
-             add ? to : nullptr);
+  // A piece of d_weight = or += dy^T x over `count` tokens.
+  void learn(const TrainedLinear& w, const Piece& piece, const Row<T>& turned, const Row<T>& x, int count,
+             bool add) {
+    const Left<T> dy = Left<T>::turned(turned.data(), count).from(piece.first, 0);
+    float* to = w.d_weight + piece.first * w.n_in;
+    multiply(dy, piece.count, x.data(), panel_size<T>(count), w.n_in, count, to, w.n_in, add ? to : nullptr);
   }
 
   // The gradient of a bias: sums over the rows of dy, a block of tokens each, added up in their order.
@@ -116,6 +114,7 @@ class Backward : public Forward<T> {
   }
 
   void add_bias_sums(const TrainedLinear& w, const Floats& sums) {
+    if (!w.d_bias) return;
     if (!job_->add) std::fill_n(w.d_bias, w.n_out, 0.0f);
     for (int b = 0; b < held_.n_blocks; ++b) add_row(w.d_bias, &sums[b * padded(w.n_out)], w.n_out);
   }
@@ -125,16 +124,20 @@ class Backward : public Forward<T> {
     Held<T>& h = layer(l);
     const Row<T>* inputs[] = {&h.mixer_in,  &h.mixer_in, &h.mixer_in, &held_.x_out,
                               &h.mlp_in, &h.mlp_in, &held_.x_down};
-    for (int place = 0; place < kPlaces; ++place)
-      if (const TrainedLinear& linear = linear_at(w, place); linear.weight)
-        learn(linear, held_.turned[place], *inputs[place], held_.n, job_->add, team);
-    for (int place = team.index; place < kPlaces; place += team.size)
-      if (linear_at(w, place).d_bias) add_bias_sums(linear_at(w, place), held_.bias_sums[place]);
-    add_norm_sums(w.mixer_norm, 0, m_.d_model, team);
-    add_norm_sums(w.mlp_norm, 1, m_.d_model, team);
-    add_norm_sums(w.q_norm, 2, m_.d_head, team);
-    add_norm_sums(w.k_norm, 3, m_.d_head, team);
-    team.wait();
+    const TrainedNorm* norms[] = {&w.mixer_norm, &w.mlp_norm, &w.q_norm, &w.k_norm};
+    const int weights = of_layer_.size();
+    team.share(weights + kPlaces + 4, [&](int i) {
+      if (i < weights) {
+        const Piece& piece = of_layer_[i];
+        const int place = piece.thing;
+        learn(linear_at(w, place), piece, held_.turned[place], *inputs[place], held_.n, job_->add);
+      } else if (const int place = i - weights; place < kPlaces) {
+        add_bias_sums(linear_at(w, place), held_.bias_sums[place]);
+      } else {
+        const int which = place - kPlaces;
+        add_norm_sums(*norms[which], which, which < 2 ? m_.d_model : m_.d_head);
+      }
+    });
   }
 
   // c = or += dy W, and dy is laid out for the gradient of W.
@@ -154,19 +157,16 @@ class Backward : public Forward<T> {
   // --- backward: dx holds the gradient of the stream, at ever earlier places
 
   void layer_backward(int l, Team team) {
-    clear_norm_sums(team);
     blocks(team, [&](const Part& part) {
+      clear_norm_sums(part);
       back_feed_forward(l, part);
       if (m_.n_heads) back_to_mixer(l, part);
     });
-    team.wait();
     if (m_.n_heads) {
-      attend(l, team, [&](const Heads<T>& heads, int row, int group) {
-        held_.own[team.index]->attention->backward(heads, row, group);
+      attend(l, team, [](Attention<T>& attention, const Heads<T>& heads, int row, int group) {
+        attention.backward(heads, row, group);
       });
-      team.wait();
       blocks(team, [&](const Part& part) { back_from_mixer(l, part); });
-      team.wait();
     }
     learn_layer(l, team);
   }
@@ -291,8 +291,8 @@ class Backward : public Forward<T> {
   void back_to_embedding(Team team) {
     const bool normed = m_.embed_norm.kind != kNoNorm;
     const Dropout dropout = dropout_at(0);
-    clear_norm_sums(team);
     blocks(team, [&](const Part& part) {
+      clear_norm_sums(part);
       draw(dropout, part);
       for (int i = part.first; i < part.first + part.count; ++i) {
         float* dx = held_.dx.at(i);
@@ -300,35 +300,36 @@ class Backward : public Forward<T> {
         if (dropout) drop_row(dx, part.own.stays.at(i - part.first), dropout.factor, dx, m_.d_model);
       }
     });
-    team.wait();
-    if (normed) add_norm_sums(m_.embed_norm, 0, m_.d_model, team);
+    if (team.index == 0) add_norm_sums(m_.embed_norm, 0, m_.d_model);
   }
 
   void learn_embedding(Team team) {
     const int d = m_.d_model;
     if (m_.embed_norm.kind != kNoNorm || dropout_at(0)) back_to_embedding(team);
-    int first, last;
-    span(d, 16, team, first, last);
-    const int width = last - first;
+    team.share((d + kPad - 1) / kPad, [&](int i) { learn_columns(i * kPad, std::min(kPad, d - i * kPad)); });
+  }
+
+  // Of the embedding and of what is added to it.
+  void learn_columns(int first, int count) {
+    const int d = m_.d_model;
     if (!job_->add) {
       for (int token = 0; !m_.tied && token < m_.vocab; ++token)
-        std::fill_n(m_.d_embed + int64_t(token) * d + first, width, 0.0f);
+        std::fill_n(m_.d_embed + int64_t(token) * d + first, count, 0.0f);
       for (int t = 0; m_.d_added && t < m_.seq_len; ++t)
-        std::fill_n(m_.d_added + int64_t(t) * d + first, width, 0.0f);
+        std::fill_n(m_.d_added + int64_t(t) * d + first, count, 0.0f);
     }
     for (int i = 0; i < held_.n; ++i) {
       const float* dx = held_.dx.at(i) + first;
-      add_row(m_.d_embed + int64_t(token_at(i, 0)) * d + first, dx, width);
-      if (m_.d_added) add_row(m_.d_added + int64_t(i % m_.seq_len) * d + first, dx, width);
+      add_row(m_.d_embed + int64_t(token_at(i, 0)) * d + first, dx, count);
+      if (m_.d_added) add_row(m_.d_added + int64_t(i % m_.seq_len) * d + first, dx, count);
     }
   }
 
   // --- sums of the gradients of norms: one for each block of tokens, added up in their order
 
-  void clear_norm_sums(Team team) {
-    if (team.index == 0)
-      for (auto& sums : held_.norm_sums) std::fill(sums.begin(), sums.end(), 0.0f);
-    team.wait();
+  void clear_norm_sums(const Part& part) {
+    for (int which = 0; which < 4; ++which)
+      std::fill_n(norm_sums(which, part.index), held_.norm_sums[which].size() / held_.n_blocks, 0.0f);
   }
 
   float* norm_sums(int which, int block) {
@@ -350,8 +351,7 @@ class Backward : public Forward<T> {
     undo_norm(norm, x, s, dy, dx, which, part);
   }
 
-  void add_norm_sums(const TrainedNorm& norm, int which, int width, Team team) {
-    if (team.index != which % team.size) return;
+  void add_norm_sums(const TrainedNorm& norm, int which, int width) {
     for (int half = 0; half < 2; ++half) {
       float* out = half ? norm.d_bias : norm.d_weight;
       if (!out) continue;

@@ -14,8 +14,21 @@ class Forward : public Work<T> {
 
   void forward(Team team) {
     pack_weights(team);
-    embed(team);
-    for (int l = 0; l < m_.n_layers; ++l) layer_forward(l, team);
+    blocks(team, [&](const Part& part) {
+      embed(part);
+      enter_mixer(0, part);
+    });
+    for (int l = 0; l < m_.n_layers; ++l) {
+      if (m_.n_heads)
+        attend(l, team, [](Attention<T>& attention, const Heads<T>& heads, int row, int group) {
+          attention.forward(heads, row, group);
+        });
+      blocks(team, [&](const Part& part) {
+        if (m_.n_heads) leave_mixer(l, part);
+        feed_forward(l, part);
+        if (l + 1 < m_.n_layers) enter_mixer(l + 1, part);
+      });
+    }
   }
 
  protected:
@@ -23,6 +36,8 @@ class Forward : public Work<T> {
   using Work<T>::m_;
   using Work<T>::held_;
   using Work<T>::job_;
+  using Work<T>::of_layer_;
+  using Work<T>::of_head_;
   using Work<T>::before;
   using Work<T>::adds;
   using Work<T>::layer;
@@ -41,38 +56,35 @@ class Forward : public Work<T> {
   using Work<T>::draw;
 
  private:
-  void pack(const TrainedLinear& w, Panels<T>& panels, Team team) {
-    if (!w.weight) return;
-    int first, last;
-    span((w.n_out + kPanel - 1) / kPanel, 1, team, first, last);
-    pack_columns(w.weight, w.n_in, w.n_in, w.n_out, panels.forward.data(), first, last);
-    span(w.n_out, kPad, team, first, last);
-    if (first < last)
-      pack_rows(w.weight + int64_t(first) * w.n_in, w.n_in, first, last - first, w.n_in,
-                panels.back.data(), panel_size<T>(w.n_out));
+  void pack(const TrainedLinear& w, Panels<T>& panels, const Piece& piece) {
+    const int first = piece.first, last = first + piece.count;
+    pack_columns(w.weight, w.n_in, w.n_in, w.n_out, panels.forward.data(), first / kPanel,
+                 (last + kPanel - 1) / kPanel);
+    pack_rows(w.weight + piece.first * w.n_in, w.n_in, first, piece.count, w.n_in, panels.back.data(),
+              panel_size<T>(w.n_out));
   }
 
   void pack_weights(Team team) {
-    for (int l = 0; l < m_.n_layers; ++l)
-      for (int place = 0; place < kPlaces; ++place)
-        pack(linear_at(m_.layers[l], place), panels(l, place), team);
-    pack(m_.head, held_.head, team);
-    team.wait();
+    const int in_layer = of_layer_.size(), in_layers = m_.n_layers * in_layer;
+    team.share(in_layers + int(of_head_.size()), [&](int i) {
+      if (i >= in_layers) return pack(m_.head, held_.head, of_head_[i - in_layers]);
+      const int l = i / in_layer;
+      const Piece& piece = of_layer_[i % in_layer];
+      pack(linear_at(m_.layers[l], piece.thing), panels(l, piece.thing), piece);
+    });
   }
 
-  void embed(Team team) {
+  void embed(const Part& part) {
     const int d = m_.d_model;
     const Dropout dropout = dropout_at(0);
-    blocks(team, [&](const Part& part) {
-      draw(dropout, part);
-      for (int i = part.first; i < part.first + part.count; ++i) {
-        float* x = held_.raw.at(i);
-        std::memcpy(x, m_.embed + int64_t(token_at(i, 0)) * d, 4 * d);
-        if (m_.added) add_row(x, m_.added + int64_t(i % m_.seq_len) * d, d);
-        if (dropout) drop_row(x, part.own.stays.at(i - part.first), dropout.factor, x, d);
-        held_.embed_stats[i] = normalise(m_.embed_norm, x, in_of(0).at(i), d);
-      }
-    });
+    draw(dropout, part);
+    for (int i = part.first; i < part.first + part.count; ++i) {
+      float* x = held_.raw.at(i);
+      std::memcpy(x, m_.embed + int64_t(token_at(i, 0)) * d, 4 * d);
+      if (m_.added) add_row(x, m_.added + int64_t(i % m_.seq_len) * d, d);
+      if (dropout) drop_row(x, part.own.stays.at(i - part.first), dropout.factor, x, d);
+      held_.embed_stats[i] = normalise(m_.embed_norm, x, in_of(0).at(i), d);
+    }
   }
 
   // What enters a branch: normalised or as it is, in the precision of products.
@@ -88,22 +100,8 @@ class Forward : public Work<T> {
     keep_panels(part.own.in, 0, part, m_.d_model, panels);
   }
 
-  void layer_forward(int l, Team team) {
-    if (m_.n_heads) {
-      blocks(team, [&](const Part& part) { enter_mixer(l, part); });
-      team.wait();
-      attend(l, team, [&](const Heads<T>& heads, int row, int group) {
-        held_.own[team.index]->attention->forward(heads, row, group);
-      });
-      team.wait();
-    }
-    blocks(team, [&](const Part& part) {
-      if (m_.n_heads) leave_mixer(l, part);
-      feed_forward(l, part);
-    });
-  }
-
   void enter_mixer(int l, const Part& part) {
+    if (!m_.n_heads) return;
     const TrainedLayer& w = m_.layers[l];
     Held<T>& h = layer(l);
     enter(w.mixer_norm, h.in, h.mixer_stats, part, h.mixer_in);

@@ -10,7 +10,13 @@ namespace {
 template <typename T>
 class Work {
  public:
-  Work(const TrainedModel& model, int n_threads) : m_(model), held_(m_, n_threads) {}
+  Work(const TrainedModel& model, int n_threads) : m_(model), held_(m_, n_threads) {
+    int rows = 0;
+    for (int place = 0; place < kPlaces; ++place) rows += linear_at(m_.layers[0], place).n_out;
+    for (int place = 0; place < kPlaces; ++place)
+      cut(place, linear_at(m_.layers[0], place).n_out, tall(rows, n_threads), of_layer_);
+    cut(0, m_.head.n_out, tall(m_.head.n_out, n_threads), of_head_);
+  }
 
   // For one thread, before any other begins.
   void take(const TrainedModel& model, TrainingJob& job) {
@@ -19,10 +25,16 @@ class Work {
   }
 
  protected:
-  struct Part {  // a block of tokens, and whose it is
+  struct Part {  // a block of tokens, and the memory of the thread that has it
     int first, count, index;
     Own<T>& own;
   };
+
+  // The rows of a piece of weights: few enough for threads to share out what so many come to, and so
+  // many that a product goes through its other operand only a few times.
+  static int tall(int rows, int n_threads) {
+    return std::clamp(rows / (8 * n_threads) / kHeight * kHeight, kHeight, 4 * kHeight);
+  }
 
   bool before() const { return m_.block == kPre || m_.block == kParallel; }
   bool adds() const { return m_.block != kPlain; }
@@ -35,16 +47,14 @@ class Work {
     return !m_.n_heads ? layer(l).in : before() ? layer(l).summed : layer(l).middle;
   }
 
-  // f(part) for this thread's blocks of the tokens from `first` on.
+  // f(part) for all blocks of the tokens from `first` on.
   template <typename F>
   void blocks(Team team, F f, int first = 0, int64_t count = INT32_MAX) {
     const int end = std::min<int64_t>(held_.n, first + count), size = held_.block;
-    int low, high;
-    span((end - first + size - 1) / size, 1, team, low, high);
-    for (int b = low; b < high; ++b) {
+    team.share((end - first + size - 1) / size, [&](int b) {
       const int at = first + b * size;
       f(Part{at, std::min(size, end - at), at / size, *held_.own[team.index]});
-    }
+    });
   }
 
   int token_at(int i, int ahead) const {
@@ -81,20 +91,22 @@ class Work {
     if (dropout) part.own.stays.draw(dropout, 0, part.first, part.count, 0, [width](int) { return width; });
   }
 
+  // f(attention, heads, row, group) for all sequences and groups of heads.
   template <typename F>
   void attend(int l, Team team, F f) {
     Held<T>& h = layer(l);
     const Heads<T> heads{h.q.at(0),         h.k.at(0),       h.v.at(0),       h.mixed.at(0),   h.logs.data(),
                          held_.d_mixed.at(0), held_.d_q.at(0), held_.d_k.at(0), held_.d_v.at(0), h.q.stride,
                          h.k.stride,         of_weights(l)};
-    int first, last;
-    span(m_.n_rows * m_.n_groups, 1, team, first, last);
-    for (int i = first; i < last; ++i) f(heads, i / m_.n_groups, i % m_.n_groups);
+    team.share(m_.n_rows * m_.n_groups, [&](int i) {
+      f(*held_.own[team.index]->attention, heads, i / m_.n_groups, i % m_.n_groups);
+    });
   }
 
   TrainedModel m_;
   Memory<T> held_;
   TrainingJob* job_ = nullptr;
+  std::vector<Piece> of_layer_, of_head_;  // weights in pieces; `thing` is the place in a layer
 };
 
 }  // namespace
