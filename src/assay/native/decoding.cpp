@@ -165,8 +165,6 @@ void strips(const Matrix& m, const float* x, int count, const Target& to, int fi
   }
 }
 
-void span(int count, Team team, int& first, int& last) { span(count, 32, team, first, last); }
-
 // Gets entries ready for products with weights like `m`; after it threads meet.
 void prepare(const Matrix& m, const float* x, int count, Operand& operand, Team team) {
 #ifdef ASSAY_DOTS
@@ -176,10 +174,20 @@ void prepare(const Matrix& m, const float* x, int count, Operand& operand, Team 
 #endif
 }
 
-// This thread's share of the outputs.
-void linear(const Matrix& m, const float* x, const Operand& operand, int count, float* out, bool add, Team team) {
+struct Rows {  // of outputs
   int first, last;
-  span(m.n_out, team, first, last);
+};
+
+// f(rows) for pieces of so many outputs; returns when all are done.
+template <typename F>
+void share_rows(int n_out, Team team, F f) {
+  const int tall = std::max(32, n_out / (8 * team.size) / 32 * 32);
+  team.share((n_out + tall - 1) / tall, [&](int i) { f(Rows{i * tall, std::min(n_out, (i + 1) * tall)}); });
+}
+
+// Some rows of the outputs.
+void linear(const Matrix& m, const float* x, const Operand& operand, int count, float* out, bool add, Rows rows) {
+  const auto [first, last] = rows;
   const Target to{out, m.n_out, add, m.scale, m.bias};
 #ifdef ASSAY_DOTS
   switch (m.kind) {
@@ -330,10 +338,12 @@ struct Scratch {
 void mix(const Program& p, const Layer& layer, const float* x, const Entries& in, bool add,
          Scratch& s, Team team) {
   prepare(layer.q, x, in.count, s.in, team);
-  linear(layer.q, x, s.in, in.count, s.q.data(), false, team);
-  linear(layer.k, x, s.in, in.count, s.k.data(), false, team);
-  linear(layer.v, x, s.in, in.count, s.v.data(), false, team);
-  team.wait();
+  const auto project = [&](const Matrix& m, Floats& out) {
+    share_rows(m.n_out, team, [&](Rows rows) { linear(m, x, s.in, in.count, out.data(), false, rows); });
+  };
+  project(layer.q, s.q);
+  project(layer.k, s.k);
+  project(layer.v, s.v);
   for (int i = team.index; i < in.count * p.n_heads; i += team.size)
     turn(p, layer.q_norm, &s.q[int64_t(i) * p.d_head], in.position[i / p.n_heads]);
   for (int i = team.index; i < in.count * p.n_groups; i += team.size) {
@@ -346,35 +356,35 @@ void mix(const Program& p, const Layer& layer, const float* x, const Entries& in
     std::memcpy(layer.values + at, &s.v[int64_t(i) * p.d_head], 4 * p.d_head);
   }
   team.wait();
-  for (int i = team.index; i < in.count * p.n_heads; i += team.size) {
+  team.share(in.count * p.n_heads, [&](int i) {
     const int64_t at = int64_t(i) * p.d_head;
     attend(p, layer, &s.q[at], in.row[i / p.n_heads], in.position[i / p.n_heads], i % p.n_heads,
            &s.scores[int64_t(team.index) * p.room], &s.mixed[at]);
-  }
-  team.wait();
+  });
   prepare(layer.out, s.mixed.data(), in.count, s.mixed_in, team);
-  linear(layer.out, s.mixed.data(), s.mixed_in, in.count, in.x, add, team);
-  team.wait();
+  share_rows(p.d_model, team, [&](Rows rows) {
+    linear(layer.out, s.mixed.data(), s.mixed_in, in.count, in.x, add, rows);
+  });
 }
 
 void feed_forward(const Program& p, const Layer& layer, const float* x, const Entries& in, bool add,
                   Scratch& s, Team team) {
   prepare(layer.up, x, in.count, s.in, team);
-  linear(layer.up, x, s.in, in.count, s.up.data(), false, team);
-  if (p.gated) linear(layer.gate, x, s.in, in.count, s.gate.data(), false, team);
-  int first, last;
-  span(p.d_ff, team, first, last);  // what this thread has just written
-  for (int e = 0; e < in.count; ++e) {
-    float* up = &s.up[int64_t(e) * p.d_ff];
-    float* bent = p.gated ? &s.gate[int64_t(e) * p.d_ff] : up;
-    activate(p.activation, bent + first, last - first);
-    if (p.gated)
-      for (int i = first; i < last; ++i) up[i] *= bent[i];
-  }
-  team.wait();
+  share_rows(p.d_ff, team, [&](Rows rows) {
+    linear(layer.up, x, s.in, in.count, s.up.data(), false, rows);
+    if (p.gated) linear(layer.gate, x, s.in, in.count, s.gate.data(), false, rows);
+    for (int e = 0; e < in.count; ++e) {
+      float* up = &s.up[int64_t(e) * p.d_ff];
+      float* bent = p.gated ? &s.gate[int64_t(e) * p.d_ff] : up;
+      activate(p.activation, bent + rows.first, rows.last - rows.first);
+      if (p.gated)
+        for (int i = rows.first; i < rows.last; ++i) up[i] *= bent[i];
+    }
+  });
   prepare(layer.down, s.up.data(), in.count, s.up_in, team);
-  linear(layer.down, s.up.data(), s.up_in, in.count, in.x, add, team);
-  team.wait();
+  share_rows(p.d_model, team, [&](Rows rows) {
+    linear(layer.down, s.up.data(), s.up_in, in.count, in.x, add, rows);
+  });
 }
 
 void block(const Program& p, const Layer& layer, const Entries& in, Scratch& s, Team team) {
@@ -404,14 +414,13 @@ void unembed(const Program& p, const Entries& in, Scratch& s, Team team) {
   }
   team.wait();
   prepare(p.head, s.normed.data(), in.n_wanted, s.in, team);
-  linear(p.head, s.normed.data(), s.in, in.n_wanted, in.logits, false, team);
-  if (p.soft_cap == 0.0f) return;
-  int first, last;
-  span(p.head.n_out, team, first, last);
   const float cap = p.soft_cap;
-  for (int i = 0; i < in.n_wanted; ++i)
-    map(in.logits + int64_t(i) * p.head.n_out + first, last - first,
-        [cap](Vec v) { return cap - 2.0f * cap / (1.0f + exp(v * (2.0f / cap))); });
+  share_rows(p.head.n_out, team, [&](Rows rows) {
+    linear(p.head, s.normed.data(), s.in, in.n_wanted, in.logits, false, rows);
+    for (int i = 0; cap != 0.0f && i < in.n_wanted; ++i)
+      map(in.logits + int64_t(i) * p.head.n_out + rows.first, rows.last - rows.first,
+          [cap](Vec v) { return cap - 2.0f * cap / (1.0f + exp(v * (2.0f / cap))); });
+  });
 }
 
 }  // namespace
