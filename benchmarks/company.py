@@ -22,6 +22,7 @@ import torch
 from asked import answered
 from assay.decode.packed import PackedModel
 from assay.engine.device import settle
+from assay.errors import ConfigError
 from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT
 from assay.sampling import SamplingConfig
@@ -35,7 +36,6 @@ from turns import Visit, spread, take_turns, timed
 
 DECODING = "decoding"
 _VISIT_S, _ROUNDS, _NO_END = 3.0, 5, 10**9
-
 
 Work = Callable[[], int]
 """Does something and returns of how many tokens."""
@@ -73,7 +73,6 @@ def _stepper(subject: str, backend: str) -> Work:
     model = GPT.create(default_config(shape), seed=0)
     plan.prepare(model)
     reports = train(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
-
     return lambda: next(reports).tokens
 
 
@@ -106,6 +105,10 @@ def main() -> None:
     ask.add_argument("subject", choices=(*CPU_SHAPES, DECODING))
     ask.add_argument("--rounds", type=int, default=_ROUNDS)
     asked = ask.parse_args()
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigError(
+            f"{sys.platform} found; expected Linux, where a program can be bound to a core."
+        )
     for name, found in measure(asked.subject, asked.rounds).items():
         print(f"{name:32}{spread(found).median:10,.0f} tokens/s")
 
