@@ -229,9 +229,11 @@ struct Left {
     return {at, kNeighbours<T>, kPanel * kNeighbours<T>, group};
   }
 
+  const T* row_at(uint64_t m) const { return at + m / 16 * group + m % 16 * row; }
+
   // From row `m` and number `k` on, both at the beginning of a group, or of 32.
-  Left from(int64_t m, int64_t k) const {
-    return {at + m / 16 * group + m % 16 * row + k / kNeighbours<T> * unit, row, unit, group};
+  Left from(uint64_t m, uint64_t k) const {
+    return {row_at(m) + k / kNeighbours<T> * unit, row, unit, group};
   }
   bool in_rows() const { return group == 16 * row; }
 };

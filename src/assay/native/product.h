@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "packing.h"
@@ -10,8 +11,10 @@
 namespace assay {
 namespace {
 
-constexpr int kDepth = 512;  // of k at a time: two panels of it stay in the nearest cache
-constexpr int kHeight = 64;  // rows of A at a time, which stay in the next one
+constexpr int kDepth = 512;         // of k at a time: two panels of it stay in the nearest cache
+constexpr int kHeight = 128;        // rows of A that are done, over kReach of k, before the next ones:
+constexpr int kReach = 3 * kDepth;  // they stay in the next cache
+constexpr int kHeightOfTiles = 64, kReachOfTiles = kDepth;
 
 // --- the innermost loops
 
@@ -22,66 +25,67 @@ inline int within(int columns, int v) {
 }
 
 template <int R, int V>
-void start(Vec (&sums)[R][V], const float* seed, int64_t stride, int columns) {
+__attribute__((always_inline)) inline void start(Vec (&sums)[R][V], const float* seed, int64_t stride,
+                                                 int columns) {
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r, seed += seed ? stride : 0)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v)
-      sums[r][v] = seed ? take(seed + r * stride + v * kLanes, within(columns, v)) : Vec{};
+    for (int v = 0; v < V; ++v) sums[r][v] = seed ? take(seed + v * kLanes, within(columns, v)) : Vec{};
 }
 
 template <int R, int V>
-void finish(const Vec (&sums)[R][V], float* c, int64_t stride, int columns) {
+__attribute__((always_inline)) inline void finish(const Vec (&sums)[R][V], float* c, int64_t stride,
+                                                  int columns) {
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r, c += stride)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) put(c + r * stride + v * kLanes, sums[r][v], within(columns, v));
+    for (int v = 0; v < V; ++v) put(c + v * kLanes, sums[r][v], within(columns, v));
 }
 
-// R rows and P panels in registers, by vector instructions. A unit of A is at a[r * row + u * unit].
-// All loops over registers are unrolled, or GCC keeps them in memory.
-template <int R, int P>
-void few(const float* a, int64_t row, int64_t unit, const float* b, int64_t panel, int k, float* c,
-         int64_t c_stride, int columns, const float* seed) {
-  constexpr int kVecs = P * kPanel / kLanes;
+// sum + a b, where `a` is a unit of A, for every lane, and `b` has one of B in each.
+inline Vec add_product(Vec sum, uint32_t a, Vec b, float) {
+  float value;
+  std::memcpy(&value, &a, 4);
+  return fused(splat(value), b, sum);
+}
+
+inline Vec add_product(Vec sum, uint32_t a, Vec b, BF16) {
+#if defined(__AVX512BF16__)
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
+#else
+  return sum;  // never asked for
+#endif
+}
+
+// R rows from `row` on and P panels, in registers. All loops over them are unrolled, or GCC keeps the
+// sums in memory; several rows share an address and this is a function of its own, or it keeps addresses
+// there. Rows that share an address must be of one group.
+template <int R, int P, typename T>
+__attribute__((noinline)) void few(const Left<T>& a, int row, const T* b, int64_t panel, int k, float* c,
+                                   int64_t c_stride, int columns, const float* seed) {
+  constexpr int kVecs = P * kPanel / kLanes, kShare = R > 6 ? 4 : R, kWide = kNeighbours<T>;
   Vec sums[R][kVecs];
   start<R, kVecs>(sums, seed, c_stride, columns);
-  for (int i = 0; i < k; ++i) {
+  const T* at[R / kShare];
+#pragma GCC unroll 4
+  for (int s = 0; s < R / kShare; ++s) at[s] = a.row_at(row + s * kShare);
+  const int64_t next = a.row, unit = a.unit;
+  for (int i = (k + kWide - 1) / kWide; i > 0; --i, b += kPanel * kWide) {
     Vec bs[kVecs];
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v)
-      bs[v] = load(b + v * kLanes / kPanel * panel + i * kPanel + v * kLanes % kPanel);
+      std::memcpy(&bs[v], b + v * kLanes / kPanel * panel + v * kLanes % kPanel * kWide, sizeof bs[v]);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const Vec as = splat(a[r * row + i * unit]);
+      uint32_t as;
+      std::memcpy(&as, at[r / kShare] + r % kShare * next, 4);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVecs; ++v) sums[r][v] = fused(as, bs[v], sums[r][v]);
+      for (int v = 0; v < kVecs; ++v) sums[r][v] = add_product(sums[r][v], as, bs[v], T());
     }
+#pragma GCC unroll 4
+    for (int s = 0; s < R / kShare; ++s) at[s] += unit;
   }
   finish<R, kVecs>(sums, c, c_stride, columns);
-}
-
-template <int R, int P>
-void few(const BF16* a, int64_t row, int64_t unit, const BF16* b, int64_t panel, int k, float* c,
-         int64_t c_stride, int columns, const float* seed) {
-#if defined(__AVX512BF16__)
-  Vec sums[R][P];
-  start<R, P>(sums, seed, c_stride, columns);
-  for (int i = 0; 2 * i < k; ++i) {
-    __m512bh bs[P];
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) bs[p] = (__m512bh)_mm512_loadu_si512(b + p * panel + 2 * i * kPanel);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      int32_t pair;
-      std::memcpy(&pair, a + r * row + i * unit, 4);
-      const __m512bh as = (__m512bh)_mm512_set1_epi32(pair);
-#pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) sums[r][p] = (Vec)_mm512_dpbf16_ps((__m512)sums[r][p], as, bs[p]);
-    }
-  }
-  finish<R, P>(sums, c, c_stride, columns);
-#endif
 }
 
 #if defined(__AVX512F__)
@@ -101,11 +105,11 @@ void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64
   const auto by = [&](auto rows) {
     constexpr int R = decltype(rows)::value;
     for (; row + R <= m; row += R)
-      few<R, P>(a.from(row, 0).at, a.row, a.unit, b, panel, k, c + row * c_stride, c_stride, columns,
+      few<R, P>(a, row, b, panel, k, c + row * c_stride, c_stride, columns,
                 seed ? seed + row * c_stride : nullptr);
   };
-  if (a.in_rows()) by(std::integral_constant<int, kManyRows>());
-  by(std::integral_constant<int, kSomeRows>());  // like the others it divides a group of 16
+  if (kManyRows > 6 || a.in_rows()) by(std::integral_constant<int, kManyRows>());
+  by(std::integral_constant<int, kSomeRows>());  // like the others it divides a group
   by(std::integral_constant<int, kFewRows>());
   by(std::integral_constant<int, 1>());
 }
@@ -218,22 +222,22 @@ void multiply(Left<T> a, int m, const T* b, int64_t panel, int n, int k, float* 
 #else
   constexpr int kWide = kFewPanels;
 #endif
-  for (int i = 0; i < k; i += kDepth) {
-    const int deep = k - i < kDepth ? k - i : kDepth;
-    for (int row = 0; row < m; row += kHeight) {
-      const int high = m - row < kHeight ? m - row : kHeight;
-      const Left<T> from = a.from(row, i);
-      for (int column = 0; column < n; column += kWide * kPanel) {
-        const T* at = b + column / kPanel * panel + int64_t(i) * kPanel;
-        const int64_t place = row * c_stride + column;
-        const float* upon = i ? c + place : seed ? seed + place : nullptr;
-        if (kWide > 1 && n - column > kPanel)
-          some_panels<kWide>(from, high, at, panel, deep, c + place, c_stride, n - column, upon);
-        else
-          some_panels<1>(from, high, at, panel, deep, c + place, c_stride, n - column, upon);
-      }
-    }
-  }
+  const int height = in_tiles<T>() ? kHeightOfTiles : kHeight;
+  const int reach = in_tiles<T>() ? kReachOfTiles : kReach;
+  for (int far = 0; far < k; far += reach)
+    for (int row = 0; row < m; row += height)
+      for (int column = 0; column < n; column += kWide * kPanel)
+        for (int i = far; i < k && i < far + reach; i += kDepth) {
+          const int deep = std::min(k - i, kDepth), high = std::min(m - row, height);
+          const Left<T> from = a.from(row, i);
+          const T* at = b + column / kPanel * panel + int64_t(i) * kPanel;
+          const int64_t place = row * c_stride + column;
+          const float* upon = i ? c + place : seed ? seed + place : nullptr;
+          if (kWide > 1 && n - column > kPanel)
+            some_panels<kWide>(from, high, at, panel, deep, c + place, c_stride, n - column, upon);
+          else
+            some_panels<1>(from, high, at, panel, deep, c + place, c_stride, n - column, upon);
+        }
 }
 
 }  // namespace

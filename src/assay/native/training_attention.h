@@ -1,5 +1,6 @@
 // Attention of one sequence and one group of heads, forward and backward, over blocks of queries.
-// All scores of a block exist at once; keys that none of its queries sees are left out.
+// All scores of a block exist at once; keys that none of its queries sees are left out, and those that
+// half of it does not see are left out of the products of that half.
 
 #pragma once
 
@@ -8,7 +9,7 @@
 namespace assay {
 namespace {
 
-constexpr int kQueries = 64;
+constexpr int kQueries = 64, kHalf = kQueries / 2;
 
 template <typename T>
 struct Heads {  // rows of all tokens: q, k, v with their strides, what comes of them, and gradients
@@ -65,6 +66,7 @@ class Attention {
 
   struct Piece {  // queries and the keys that at least one of them sees
     int first_query, n_queries, first_key, n_keys;
+    int until(int query) const { return first_query - first_key + query; }  // keys before one of the queries
   };
 
   static size_t size(int64_t rows, int64_t width) { return (rows + kPad) * (width + kPad); }
@@ -93,8 +95,16 @@ class Attention {
   // scores = rows of queries times the keys of a piece, given as columns.
   void score(const T* rows, int64_t stride, const Piece& p, const T* columns, float* scores) {
     const int64_t panel = panel_size<T>(m_.d_head);
-    multiply(Left<T>::rows(rows, stride), p.n_queries, columns + p.first_key / kPanel * panel, panel,
-             p.n_keys, m_.d_head, scores, wide_, nullptr);
+    by_halves(p, [&](int first, int count) {
+      multiply(Left<T>::rows(rows + first * stride, stride), count, columns + p.first_key / kPanel * panel, panel,
+               p.until(first + count), m_.d_head, scores + first * wide_, wide_, nullptr);
+    });
+  }
+
+  // f(first, count) for each half of the queries.
+  template <typename F>
+  void by_halves(const Piece& p, F f) {
+    for (int first = 0; first < p.n_queries; first += kHalf) f(first, std::min(kHalf, p.n_queries - first));
   }
 
   // Biases the scores of query i; -inf where it does not see a key. Returns up to where it sees some,
@@ -160,8 +170,10 @@ class Attention {
 
   // out = weights (queries x keys of a piece) times rows of keys.
   void multiply_keys(const T* weights, const Piece& p, const T* rows, float* out) {
-    multiply(Left<T>::rows(weights, wide_), p.n_queries, rows + p.first_key * kPanel,
-             panel_size<T>(m_.seq_len), m_.d_head, p.n_keys, out, head_, nullptr);
+    by_halves(p, [&](int first, int count) {
+      multiply(Left<T>::rows(weights + first * wide_, wide_), count, rows + p.first_key * kPanel,
+               panel_size<T>(m_.seq_len), m_.d_head, p.until(first + count), out + first * head_, head_, nullptr);
+    });
   }
 
   void back(const Heads<T>& h, int row, int head, const Piece& p) {
@@ -199,8 +211,13 @@ class Attention {
   // sums (keys x channels) += the transpose of weights (queries x keys) times rows of queries.
   void to_keys(const T* weights, const Piece& p, const T* rows, float* sums) {
     pack_turned(weights, wide_, 0, p.n_queries, p.n_keys, turned_.data(), p.n_queries);
-    multiply(Left<T>::turned(turned_.data(), p.n_queries), p.n_keys, rows, panel_size<T>(p.n_queries),
-             m_.d_head, p.n_queries, sums + p.first_key * head_, head_, sums + p.first_key * head_);
+    const Left<T> turned = Left<T>::turned(turned_.data(), p.n_queries);
+    by_halves(p, [&](int first, int count) {  // keys that only queries from `first` on see
+      const int key = first ? p.until(first) : 0;
+      float* to = sums + (p.first_key + key) * head_;
+      multiply(turned.from(key, first), p.until(first + count) - key, rows + first * kPanel,
+               panel_size<T>(p.n_queries), m_.d_head, p.n_queries - first, to, head_, to);
+    });
   }
 
   float inner(const T* a, const T* b) {

@@ -33,7 +33,7 @@ class Work {
   // The rows of a piece of weights: few enough for threads to share out what so many come to, and so
   // many that a product goes through its other operand only a few times.
   static int tall(int rows, int n_threads) {
-    return std::clamp(rows / (8 * n_threads) / kHeight * kHeight, kHeight, 4 * kHeight);
+    return std::clamp(rows / (8 * n_threads) / 64 * 64, 64, 256);
   }
 
   bool before() const { return m_.block == kPre || m_.block == kParallel; }

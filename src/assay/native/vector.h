@@ -131,7 +131,7 @@ inline void store_some(float* to, Vec v, int count) {
 }
 #endif
 
-inline Vec splat(float value) { return Vec{} + value; }
+inline Vec splat(float value) { return value - Vec{}; }  // a sum with 0 would be computed: it turns -0 into 0
 
 // a b + c, rounded once where the processor can. The compiler fuses nothing by itself
 // (-ffp-contract=off): it would here and not there, and bits would depend on how a batch is cut.
