@@ -71,7 +71,14 @@ def _compiled(target: str, checkout: Path, folder: Path) -> Path:
 
 
 def _run(program: Path) -> dict[str, float]:
-    done = subprocess.run([str(program), str(_VISIT_S)], capture_output=True, text=True, check=True)
+    command = [str(program), str(_VISIT_S)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        target = program.name.partition("-")[0]
+        raise ConfigError(
+            f"--target {target}: its products ended with status {done.returncode}; "
+            "does this processor have these instructions?"
+        )
     return {_name(row): row["gflops"] for row in map(json.loads, done.stdout.splitlines())}
 
 
