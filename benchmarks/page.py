@@ -58,6 +58,11 @@ precision. *assay ×*: tokens per second of assay with GPT-2's architecture (bes
 with its architecture, without biases and with the exact GELU) over those of the row. litgpt has
 rotary positions in place of a table; assay's default architecture has rotary positions, RMSNorm,
 normalised queries and keys and a gated MLP."""
+_ABOUT_LOSS = """\
+nanoGPT's CPU recipe for tinyshakespeare, 2,000 steps, beside `recipes/char_fast.toml`, in turns;
+both train on the first nine tenths and are judged on every window of the last. Seconds are those of
+the training steps. It is measured apart from `make bench`, for it wants that text:
+`ASSAY_DATA=... .venv/bench/bin/python benchmarks/time_to_loss.py --seeds 5`."""
 _ABOUT_DECODING = """\
 GPT-2 small with random weights, greedy, a prompt of 128 tokens. assay and llama.cpp hold Hugging
 Face's weights (llama.cpp in a GGUF file without a vocabulary); *same tokens* is the share of the
@@ -92,6 +97,8 @@ def _lines() -> Iterator[str]:
     yield "## Training\n"
     yield _ABOUT_TRAINING
     yield from _training(CPU_SHAPES)
+    yield "\n## Time to a loss\n"
+    yield from _time_to_loss()
     yield "\n## Decoding\n"
     yield _ABOUT_DECODING
     yield from _decoding("")
@@ -139,6 +146,26 @@ def _training_table(shape: Shape, found: Mapping[str, Any]) -> Iterator[str]:
     rates = {key: spread(value).median for key, value in found["matmul_flops_per_s"].items()}
     told = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
     yield f"\nLarge products: {told}. {_where(found)}"
+
+
+def _time_to_loss() -> Iterator[str]:
+    found = results.read("time-to-loss")
+    if not found:
+        yield "Not measured."
+        return
+    yield f"{_ABOUT_LOSS}\n"
+    yield f"| seed | nanoGPT's: s | nats | assay's: s | nats | at {found['goal_nats']} or under |"
+    yield "|---|---:|---:|---:|---:|---|"
+    seeds = sorted({row["seed"] for row in found["rows"]})
+    for seed in seeds:
+        peer, ours = (
+            next(row for row in found["rows"] if (row["name"], row["seed"]) == (name, seed))
+            for name in ("nanogpt", "assay")
+        )
+        there = "yes" if ours["nats"] <= found["goal_nats"] else "no"
+        cells = (f"{run['s']:.1f} | {run['nats']:.3f}" for run in (peer, ours))
+        yield f"| {seed} | {' | '.join(cells)} | {there} |"
+    yield f"\n{_where(found)}"
 
 
 def _limit(found: Mapping[str, Any]) -> float:

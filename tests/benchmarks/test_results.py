@@ -52,7 +52,7 @@ def test_the_page_tells_what_is_missing_and_divides_equal_rounds(results, monkey
     assert "| eager fp32 | 1,000 | 20,000 (15,000–25,000) | 25% | 2.00 (2.00–2.00) |" in text
     assert "| litgpt | not measured: not installed (litgpt) |" in text
     assert "GPU: not measured." in text
-    assert text.count("Not measured.") == 6  # tiny, small, 1 and 16 rows, memory, growth
+    assert text.count("Not measured.") == 7  # tiny, small, loss, 1 and 16 rows, memory, growth
     assert (tmp_path / "figures" / "performance.svg").stat().st_size > 0
 
 
@@ -71,3 +71,15 @@ def test_the_fastest_setting_that_ran_is_taken():
     assert best_setting(tried) == "compiled fp32"
     assert best_setting({"eager fp32": "not installed (litgpt)"}) is None
     assert best_setting({}) is None
+
+
+def test_the_page_sets_the_recipes_side_by_side_seed_by_seed(results):
+    rows = [
+        {"name": name, "seed": seed, "s": seconds, "nats": nats}
+        for seed, ours in enumerate((1.881, 1.88))
+        for name, seconds, nats in (("nanogpt", 90.0 + seed, 1.9), ("assay", 9.0, ours))
+    ]
+    results.keep("time-to-loss", {"goal_nats": 1.88, "rows": rows})
+    text = "\n".join(page._time_to_loss())
+    assert "| 0 | 90.0 | 1.900 | 9.0 | 1.881 | no |" in text
+    assert "| 1 | 91.0 | 1.900 | 9.0 | 1.880 | yes |" in text
