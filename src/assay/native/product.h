@@ -57,18 +57,21 @@ inline Vec add_product(Vec sum, uint32_t a, Vec b, BF16) {
 #endif
 }
 
+// So many of R rows share an address; they must be of one group.
+template <int R>
+constexpr int kShare = R > 6 ? 4 : R;
+
 // R rows from `row` on and P panels, in registers. All loops over them are unrolled, or GCC keeps the
-// sums in memory; several rows share an address and this is a function of its own, or it keeps addresses
-// there. Rows that share an address must be of one group.
+// sums in memory; rows share addresses and this is a function of its own, or it keeps addresses there.
 template <int R, int P, typename T>
 __attribute__((noinline)) void few(const Left<T>& a, int row, const T* b, int64_t panel, int k, float* c,
                                    int64_t c_stride, int columns, const float* seed) {
-  constexpr int kVecs = P * kPanel / kLanes, kShare = R > 6 ? 4 : R, kWide = kNeighbours<T>;
+  constexpr int kVecs = P * kPanel / kLanes, kSame = kShare<R>, kWide = kNeighbours<T>;
   Vec sums[R][kVecs];
   start<R, kVecs>(sums, seed, c_stride, columns);
-  const T* at[R / kShare];
+  const T* at[R / kSame];
 #pragma GCC unroll 4
-  for (int s = 0; s < R / kShare; ++s) at[s] = a.row_at(row + s * kShare);
+  for (int s = 0; s < R / kSame; ++s) at[s] = a.row_at(row + s * kSame);
   const int64_t next = a.row, unit = a.unit;
   for (int i = (k + kWide - 1) / kWide; i > 0; --i, b += kPanel * kWide) {
     Vec bs[kVecs];
@@ -78,12 +81,12 @@ __attribute__((noinline)) void few(const Left<T>& a, int row, const T* b, int64_
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       uint32_t as;
-      std::memcpy(&as, at[r / kShare] + r % kShare * next, 4);
+      std::memcpy(&as, at[r / kSame] + r % kSame * next, 4);
 #pragma GCC unroll 8
       for (int v = 0; v < kVecs; ++v) sums[r][v] = add_product(sums[r][v], as, bs[v], T());
     }
 #pragma GCC unroll 4
-    for (int s = 0; s < R / kShare; ++s) at[s] += unit;
+    for (int s = 0; s < R / kSame; ++s) at[s] += unit;
   }
   finish<R, kVecs>(sums, c, c_stride, columns);
 }
@@ -108,7 +111,7 @@ void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64
       few<R, P>(a, row, b, panel, k, c + row * c_stride, c_stride, columns,
                 seed ? seed + row * c_stride : nullptr);
   };
-  if (kManyRows > 6 || a.in_rows()) by(std::integral_constant<int, kManyRows>());
+  if (kPanel % kShare<kManyRows> == 0 || a.in_rows()) by(std::integral_constant<int, kManyRows>());
   by(std::integral_constant<int, kSomeRows>());  // like the others it divides a group
   by(std::integral_constant<int, kFewRows>());
   by(std::integral_constant<int, 1>());
