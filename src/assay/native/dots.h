@@ -175,8 +175,9 @@ void by_vectors(const T* weight, int64_t width, const Operand& x, int count, con
 // --- by panels: 16 entries side by side in the lanes, for sums that are exact in any order
 
 // 16 rows x 16 entries of sums, one entry a vector, to their places.
-inline void put_block(Units* block, const Target& to, int row, int n_rows, int entry, int n_entries) {
-  transpose(block);
+inline void put_block(const Units* sums, const Target& to, int row, int n_rows, int entry, int n_entries) {
+  Units block[16];
+  transpose(sums, sizeof(Units), block);
   for (int e = 0; e < n_entries; ++e) {
     Vec v;
     std::memcpy(&v, &block[e], sizeof v);

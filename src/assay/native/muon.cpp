@@ -31,11 +31,11 @@ constexpr float kA = 3.4445f, kB = -4.7750f, kC = 2.0315f, kLeastNorm = 1e-7f;
 void turn_over(const float* from, int64_t from_stride, int rows, int columns, float* to, int64_t stride) {
   for (int i = 0; i < rows; i += 16)
     for (int j = 0; j < columns; j += 16) {
-      Units block[16] = {};
+      Units block[16] = {}, turned[16];
       const int n = rows - i < 16 ? rows - i : 16, m = columns - j < 16 ? columns - j : 16;
       for (int r = 0; r < n; ++r) block[r] = words(from + (i + r) * from_stride + j, m, 0.0f);
-      transpose(block);
-      for (int c = 0; c < m; ++c) std::memcpy(to + int64_t(j + c) * stride + i, &block[c], 4 * n);
+      transpose(block, sizeof(Units), turned);
+      for (int c = 0; c < m; ++c) std::memcpy(to + int64_t(j + c) * stride + i, &turned[c], 4 * n);
     }
 }
 

@@ -117,8 +117,7 @@ class Operand {
         std::memcpy(&block[e], from + e * size + i, 64);
         block[e] ^= sign;
       }
-      transpose(block);
-      std::memcpy(to + i * kPanel, block, sizeof block);
+      transpose(block, sizeof(Units), to + i * kPanel);
     }
   }
 

@@ -47,10 +47,34 @@ bool in_tiles() {
 
 typedef uint32_t Units __attribute__((vector_size(64)));
 
-inline void transpose(Units* rows) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// 8 by 8 units; rows of `from` are `stride` bytes apart, those of `to` 16 units.
+inline void transpose_eight(const char* from, int64_t stride, uint32_t* to) {
+  __m256i r[8], t[8];
+  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_si256((const __m256i*)(from + i * stride));
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      r[i + 2 * j] = _mm256_unpacklo_epi64(t[i + j], t[i + j + 2]);
+      r[i + 2 * j + 1] = _mm256_unpackhi_epi64(t[i + j], t[i + j + 2]);
+    }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_si256((__m256i*)(to + 16 * i), _mm256_permute2x128_si256(r[i], r[i + 4], 0x20));
+    _mm256_storeu_si256((__m256i*)(to + 16 * (i + 4)), _mm256_permute2x128_si256(r[i], r[i + 4], 0x31));
+  }
+}
+#endif
+
+// 16 rows of 16 units, `stride` bytes apart, become the columns of `to`, whose rows are 16 units.
+inline void transpose(const void* rows, int64_t stride, void* columns) {
+  const char* from = static_cast<const char*>(rows);
+  uint32_t* to = static_cast<uint32_t*>(columns);
 #if defined(__AVX512F__)
   __m512i r[16], t[16];
-  for (int i = 0; i < 16; ++i) r[i] = (__m512i)rows[i];
+  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(from + i * stride);
   for (int i = 0; i < 8; ++i) {
     t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
     t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
@@ -68,15 +92,18 @@ inline void transpose(Units* rows) {
     t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
   }
   for (int i = 0; i < 8; ++i) {
-    rows[i] = (Units)_mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    rows[i + 8] = (Units)_mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    _mm512_storeu_si512(to + 16 * i, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
+    _mm512_storeu_si512(to + 16 * (i + 8), _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
   }
+#elif defined(__AVX2__)
+  for (int i = 0; i < 16; i += 8)
+    for (int j = 0; j < 16; j += 8) transpose_eight(from + i * stride + 4 * j, stride, to + 16 * j + i);
 #else
-  uint32_t from[16][16], to[16][16];
-  std::memcpy(from, rows, sizeof from);
-  for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 16; ++j) to[j][i] = from[i][j];
-  std::memcpy(rows, to, sizeof to);
+  for (int i = 0; i < 16; ++i, from += stride) {
+    uint32_t row[16];
+    std::memcpy(row, from, sizeof row);
+    for (int j = 0; j < 16; ++j) to[16 * j + i] = row[j];
+  }
 #endif
 }
 
@@ -160,9 +187,14 @@ inline Units units_along(const float* from, int count, BF16) {
 
 inline void put_units(void* to, Units units) { std::memcpy(to, &units, sizeof units); }
 
-// Two panels of a row of units, 32 columns at once; false where there is no instruction for it.
+// Two panels of a row of units, 32 columns at once; false where it takes more than a few instructions.
 template <typename T, typename From>
 bool two_panels(const From* from, int64_t stride, T* to, int64_t panel) {
+  if constexpr (sizeof(T) == 4) {
+    std::memcpy(to, from, 4 * kPanel);
+    std::memcpy(to + panel, from + kPanel, 4 * kPanel);
+    return true;
+  }
 #if defined(__AVX512BW__)
   if constexpr (sizeof(T) == 2 && sizeof(From) == 2) {
     const Units low = interleaved(0), high = interleaved(16);
@@ -203,13 +235,16 @@ void pack_columns(const From* from, int64_t stride, int k, int n, T* to, int fir
   for (int panel = first; panel < last; ++panel) {
     T* out = to + panel * panel_size<T>(k);
     const int column = panel * kPanel, count = n - column < 16 ? n - column : 16;
-    for (int i = 0; i < depth; i += kAlong) {
+    for (int i = 0; i < depth; i += kAlong, out += kAlong * kPanel) {
+      const From* in = from + column * stride + i;
+      if (sizeof(From) == sizeof(T) && count == 16 && k - i >= kAlong) {
+        transpose(in, stride * sizeof(From), out);
+        continue;
+      }
       Units block[16] = {};
       if (i < k)
-        for (int j = 0; j < count; ++j)
-          block[j] = units_along(from + (column + j) * stride + i, k - i, T());
-      transpose(block);
-      for (int u = 0; u < 16; ++u, out += kPanel * kNeighbours<T>) put_units(out, block[u]);
+        for (int j = 0; j < count; ++j) block[j] = units_along(in + j * stride, k - i, T());
+      transpose(block, sizeof(Units), out);
     }
   }
 }
@@ -249,9 +284,7 @@ void pack_turned(const T* from, int64_t stride, int first, int count, int m, T* 
       Units block[16];
       for (int u = 0; u < 16; ++u)
         block[u] = unit_row<T>(from + i * stride + row, stride, count - i, u, m - row);
-      transpose(block);
-      T* out = to + row / 16 * group + int64_t(first + i) * kPanel;
-      for (int j = 0; j < 16; ++j) put_units(out + j * 32, block[j]);
+      transpose(block, sizeof(Units), to + row / 16 * group + int64_t(first + i) * kPanel);
     }
 }
 

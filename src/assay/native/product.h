@@ -57,9 +57,20 @@ inline Vec add_product(Vec sum, uint32_t a, Vec b, BF16) {
 #endif
 }
 
-// So many of R rows share an address; they must be of one group.
+#if defined(__AVX512F__)
+constexpr int kManyRows = 12, kSomeRows = 8, kFewRows = 4, kFewPanels = 2;  // 24 of 32 registers hold sums
+#elif defined(__AVX__)
+constexpr int kManyRows = 6, kSomeRows = 4, kFewRows = 2, kFewPanels = 1;  // 12 of 16
+#elif defined(__aarch64__)
+constexpr int kManyRows = 6, kSomeRows = 4, kFewRows = 2, kFewPanels = 1;  // 24 of 32
+#else
+constexpr int kManyRows = 3, kSomeRows = 2, kFewRows = 1, kFewPanels = 1;  // 12 of 16
+#endif
+
+// So many of R rows share an address: the power of two that divides every row they may begin at, and
+// so a group of 16, no share of which leaves it.
 template <int R>
-constexpr int kShare = R > 6 ? 4 : R;
+constexpr int kShare = (R | kManyRows) & -(R | kManyRows);
 
 // R rows from `row` on and P panels, in registers. All loops over them are unrolled, or GCC keeps the
 // sums in memory; rows share addresses and this is a function of its own, or it keeps addresses there.
@@ -91,16 +102,6 @@ __attribute__((noinline)) void few(const Left<T>& a, int row, const T* b, int64_
   finish<R, kVecs>(sums, c, c_stride, columns);
 }
 
-#if defined(__AVX512F__)
-constexpr int kManyRows = 12, kSomeRows = 8, kFewRows = 4, kFewPanels = 2;  // 24 of 32 registers hold sums
-#elif defined(__AVX__)
-constexpr int kManyRows = 6, kSomeRows = 4, kFewRows = 2, kFewPanels = 1;  // 12 of 16
-#elif defined(__aarch64__)
-constexpr int kManyRows = 6, kSomeRows = 4, kFewRows = 2, kFewPanels = 1;  // 24 of 32
-#else
-constexpr int kManyRows = 3, kSomeRows = 2, kFewRows = 1, kFewPanels = 1;  // 12 of 16
-#endif
-
 template <int P, typename T>
 void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64_t c_stride,
              int columns, const float* seed) {
@@ -111,8 +112,8 @@ void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64
       few<R, P>(a, row, b, panel, k, c + row * c_stride, c_stride, columns,
                 seed ? seed + row * c_stride : nullptr);
   };
-  if (kPanel % kShare<kManyRows> == 0 || a.in_rows()) by(std::integral_constant<int, kManyRows>());
-  by(std::integral_constant<int, kSomeRows>());  // like the others it divides a group
+  by(std::integral_constant<int, kManyRows>());
+  by(std::integral_constant<int, kSomeRows>());
   by(std::integral_constant<int, kFewRows>());
   by(std::integral_constant<int, 1>());
 }
