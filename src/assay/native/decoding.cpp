@@ -54,16 +54,13 @@ struct Entries {
 namespace assay {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kTileRows = 6, kPairRows = 8;  // 32 registers
-#elif defined(__AVX__)
-constexpr int kTileRows = 2, kPairRows = 4;  // 16 registers
-#elif defined(__aarch64__)
-constexpr int kTileRows = 6, kPairRows = 8;
+// Rows that are taken with so many entries; how many entries are best taken together.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRowsOf[] = {0, 8, 8, 6, 6}, kBestEntries = 4;  // of 32 registers 24 hold sums
 #else
-constexpr int kTileRows = 2, kPairRows = 4;
+constexpr int kRowsOf[] = {0, 8, 4, 4, 2}, kBestEntries = 3;  // 12 of 16
 #endif
-constexpr int kTileEntries = 4, kStreamRows = 8, kFewEntries = 16;
+constexpr int kMostEntries = 4, kFewEntries = 16;
 
 enum Kind { kFloat32, kBFloat16, kInt8 };
 enum NormKind { kNoNorm, kLayerNorm, kSigmaNorm, kRMSNorm };
@@ -80,10 +77,10 @@ void tile(const T* weight, const float* x, int64_t n_in, const Target& to, int r
   const auto add = [&](auto at) {
     Vec xs[E];
 #pragma GCC unroll 8
-    for (int e = 0; e < E; ++e) xs[e] = at(x + e * n_in);
+    for (int e = 0; e < E; ++e) xs[e] = held(at(x + e * n_in));
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      Vec w = at(weight + r * n_in);
+      const Vec w = held(at(weight + r * n_in));
 #pragma GCC unroll 8
       for (int e = 0; e < E; ++e) sums[r][e] = fused(w, xs[e], sums[r][e]);
     }
@@ -106,7 +103,7 @@ void tile(const T* weight, const float* x, int64_t n_in, const Target& to, int r
 template <int E, bool Ahead, typename T>
 void rows_of(const T* weight, const float* x, int64_t n_in, const Target& to, int first, int last,
              int entry) {
-  constexpr int R = E > 2 ? kTileRows : E == 2 ? kPairRows : kStreamRows;
+  constexpr int R = kRowsOf[E];
   int row = first;
   for (; row + R <= last; row += R)
     tile<R, E, Ahead>(weight + (row - first) * n_in, x, n_in, to, row, entry);
@@ -124,12 +121,14 @@ void some_entries(const T* weight, const float* x, int count, int64_t n_in, cons
   }
 }
 
-// `weight` begins at row `first`; only the first entries meet it fresh from memory.
+// `weight` begins at row `first`; only the first entries meet it fresh from memory. Four entries are
+// taken together where three at a time would leave some over.
 template <typename T>
 void all_entries(const T* weight, const float* x, int count, int64_t n_in, const Target& to,
                  int first, int last, bool ahead) {
-  for (int e = 0; e < count; e += kTileEntries) {
-    const int n = count - e < kTileEntries ? count - e : kTileEntries;
+  for (int e = 0, n; e < count; e += n) {
+    const int left = count - e;
+    n = left % kBestEntries ? std::min(left, kMostEntries) : kBestEntries;
     const float* from = x + e * n_in;
     if (ahead && e == 0)
       some_entries<true>(weight, from, n, n_in, to, first, last, e);
@@ -144,8 +143,8 @@ template <typename T>
 void strips(const Matrix& m, const float* x, int count, const Target& to, int first, int last) {
   const int64_t n_in = m.n_in;
   const T* weight = static_cast<const T*>(m.weight);
-  const bool widen = sizeof(T) < 4 && count > 2 * kTileEntries;
-  const int strip = count <= kTileEntries ? last - first : kTileRows;
+  const bool widen = sizeof(T) < 4 && count > 2 * kMostEntries;
+  const int strip = count <= kMostEntries ? last - first : kRowsOf[kBestEntries];
   Floats wide(widen ? strip * n_in : 0);
   for (int row = first; row < last; row += strip) {
     const int end = row + strip < last ? row + strip : last;

@@ -133,6 +133,14 @@ inline void store_some(float* to, Vec v, int count) {
 
 inline Vec splat(float value) { return value - Vec{}; }  // a sum with 0 would be computed: it turns -0 into 0
 
+// v, in a register: where it meets several numbers it is not loaded again for each.
+inline Vec held(Vec v) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  __asm__("" : "+x"(v));
+#endif
+  return v;
+}
+
 // a b + c, rounded once where the processor can. The compiler fuses nothing by itself
 // (-ffp-contract=off): it would here and not there, and bits would depend on how a batch is cut.
 inline Vec fused(Vec a, Vec b, Vec c) {
@@ -150,6 +158,10 @@ inline Vec fused(Vec a, Vec b, Vec c) {
 inline float sum(Vec v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps((__m512)v);
+#elif defined(__AVX2__)
+  const __m128 four = _mm256_castps256_ps128((__m256)v) + _mm256_extractf128_ps((__m256)v, 1);
+  const __m128 two = four + _mm_movehl_ps(four, four);
+  return _mm_cvtss_f32(two + _mm_movehdup_ps(two));
 #else
   float lane[kLanes];
   store(lane, v);
