@@ -20,12 +20,13 @@ import torch
 
 import results
 from asked import UNAVAILABLE, answered, device_of, reason
-from assay.engine.device import matmul_rate
+from assay.engine.device import known_matmul_rate, matmul_rate
 from entrants import ENTRANTS, PLAIN, Runner, Setting, choice_folder
 from shapes import CPU_SHAPES, SHAPES, Shape
 from turns import Visit, spread, take_turns, tell, timed, visit_of
 
 _VISIT_S, _ROUNDS, _TRIED_S = 0.4, 9, 2.0
+_LEAST_SHARE = 0.2  # of the rate of fp32, under which bf16 products cannot win
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,24 @@ def find(bench: Bench, names: Sequence[str]) -> None:
     """Time entrants in every setting, each by itself, and keep the tokens per second."""
     for name in names:
         entrant = ENTRANTS[name]
-        tried = {str(setting): _try(bench, name, setting) for setting in entrant.settings}
+        tried = {
+            str(setting): _hopeless(bench, setting) or _try(bench, name, setting)
+            for setting in entrant.settings
+        }
         if not tried:  # it chooses for itself, anew, and remembers it until the turns
             shutil.rmtree(choice_folder(bench.shape, name), ignore_errors=True)
             tried = {"its own choice": _try(bench, name, None)}
         kept = results.kept_here(bench.name, device=str(bench.device)).get("tried", {})
         results.keep(bench.name, {"tried": kept | {name: tried}}, device=str(bench.device))
+
+
+def _hopeless(bench: Bench, setting: Setting) -> str:
+    """Return why a setting need not be timed: on some processors one bf16 step takes minutes."""
+    if not setting.bf16:
+        return ""
+    fp32, bf16 = (known_matmul_rate(bench.device, autocast=autocast) for autocast in (False, True))
+    share = bf16 / fp32
+    return f"bf16 multiplies at {share:.2g} times the rate of fp32" if share < _LEAST_SHARE else ""
 
 
 def _try(bench: Bench, name: str, setting: Setting | None) -> float | str:
