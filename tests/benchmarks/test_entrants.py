@@ -81,7 +81,20 @@ def test_entrants_share_their_tokens_which_come_round(shape):
 def test_a_missing_peer_is_a_row_with_the_reason(shape, results, monkeypatch):
     monkeypatch.setitem(sys.modules, "litgpt", None)
     monkeypatch.delitem(sys.modules, "peers.lit", raising=False)
+    monkeypatch.setattr(training, "_LEAST_SHARE", 0.0)  # whatever this processor's bf16 is worth
     bench = training.Bench(shape, torch.device("cpu"))
     training.find(bench, ["litgpt"])
     tried = results.read("training-cpu")["tried"]["litgpt"]
     assert set(tried.values()) == {"not installed (litgpt)"}
+
+
+def test_bf16_is_not_timed_where_it_cannot_win(shape, results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litgpt", None)
+    monkeypatch.delitem(sys.modules, "peers.lit", raising=False)
+    monkeypatch.setattr(training, "_LEAST_SHARE", float("inf"))
+    training.find(training.Bench(shape, torch.device("cpu")), ["litgpt"])
+    tried = results.read("training-cpu")["tried"]["litgpt"]
+    assert all(
+        tried[f"{how} bf16"].startswith("bf16 multiplies at") for how in ("eager", "compiled")
+    )
+    assert {tried["eager fp32"], tried["compiled fp32"]} == {"not installed (litgpt)"}
