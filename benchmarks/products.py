@@ -16,14 +16,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from asked import answered
 from assay.errors import ConfigError
 from assay.native import compiler as cxx
+from assay.native.build import runs
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _VISIT_S, _ROUNDS = 0.2, 3
+_TARGETS = [target for target in cxx.TARGETS if target != "AMX" and runs(target)]
+"""What is measured unless asked; not AMX, which the system may forbid."""
 
 Rates = dict[str, list[float]]
 """By the name of a product: GFLOP/s of every program."""
@@ -87,17 +88,10 @@ def _name(row: dict[str, object]) -> str:
     return f"{row['precision']} {row['m']:>4} x {row['n']:>5} x {row['k']:>4} {how}"
 
 
-def _runnable() -> list[str]:
-    """Return the targets that this processor has, best first; AMX is asked for by name."""
-    has = torch.cpu.get_capabilities()
-    known = {"AVX512_BF16": "avx512_bf16", "AVX512": "avx512_f", "AVX2": "avx2"}
-    return [*(target for target, name in known.items() if has.get(name)), "DEFAULT"]
-
-
 def main() -> None:
     """Measure and print."""
     ask = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    ask.add_argument("--target", nargs="+", choices=list(cxx.TARGETS), default=_runnable())
+    ask.add_argument("--target", nargs="+", choices=list(cxx.TARGETS), default=_TARGETS)
     ask.add_argument("--beside", type=Path, nargs="*", default=[], metavar="CHECKOUT")
     ask.add_argument("--rounds", type=int, default=_ROUNDS)
     asked = ask.parse_args()

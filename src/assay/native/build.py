@@ -31,6 +31,15 @@ from assay.native.abi import (
 )
 
 _LIBRARY = "kernels.so"
+_BF16 = ("avx512_f", "avx512_bf16", "avx512_vnni")
+_NEEDED = {
+    "AMX": (*_BF16, "amx_tile", "amx_bf16", "amx_int8"),
+    "AVX512_BF16": _BF16,
+    "AVX512": ("avx512_f",),
+    "AVX2": ("avx2",),
+    "DEFAULT": (),
+}
+"""By target: those names of `torch.cpu.get_capabilities` that tell it from the next."""
 
 
 @final
@@ -79,13 +88,14 @@ def _shipped() -> CDLL | None:
 def _runnable() -> list[str]:
     """Return the targets that are for this processor, best first."""
     plain = torch.backends.cpu.get_cpu_capability()
-    if plain != "AVX512":
-        return [plain]
+    finer = ("AMX", "AVX512_BF16") if plain == "AVX512" else ()
+    return [*(target for target in finer if runs(target)), plain]
+
+
+def runs(target: str) -> bool:
+    """Tell whether this processor has the instructions of a target."""
     has = torch.cpu.get_capabilities()
-    if not (has.get("avx512_bf16") and has.get("avx512_vnni")):
-        return [plain]
-    tiles = all(has.get(name) for name in ("amx_tile", "amx_bf16", "amx_int8"))
-    return [*(["AMX"] if tiles else []), "AVX512_BF16", plain]
+    return all(has.get(name) for name in _NEEDED[target])
 
 
 def at_hand() -> Kernels | None:

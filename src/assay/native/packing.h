@@ -190,7 +190,7 @@ inline void put_units(void* to, Units units) { std::memcpy(to, &units, sizeof un
 // Two panels of a row of units, 32 columns at once; false where it takes more than a few instructions.
 template <typename T, typename From>
 bool two_panels(const From* from, int64_t stride, T* to, int64_t panel) {
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(T) == 4 && sizeof(From) == 4) {
     std::memcpy(to, from, 4 * kPanel);
     std::memcpy(to + panel, from + kPanel, 4 * kPanel);
     return true;

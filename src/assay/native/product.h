@@ -67,8 +67,8 @@ constexpr int kManyRows = 6, kSomeRows = 4, kFewRows = 2, kFewPanels = 1;  // 24
 constexpr int kManyRows = 3, kSomeRows = 2, kFewRows = 1, kFewPanels = 1;  // 12 of 16
 #endif
 
-// So many of R rows share an address: the power of two that divides every row they may begin at, and
-// so a group of 16, no share of which leaves it.
+// So many of R rows share an address: the largest power of two that divides R and every row they may
+// begin at. It divides 16 too, so rows that share one are of one group.
 template <int R>
 constexpr int kShare = (R | kManyRows) & -(R | kManyRows);
 
