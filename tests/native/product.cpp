@@ -28,9 +28,11 @@ bool right(const Case& one) {
   const auto [m, n, k, turned, rows, seeded] = one;
   const int64_t stride = padded(k), c_stride = padded(n) + 16;
   const int64_t m_stride = padded(m), n_stride = padded(n);
-  std::vector<T, OnLines<T>> plain((m + kPad) * (stride + kPad)), across((k + kPad) * m_stride),
-      panels(panels_size<T>(m + kPad, k)), b(panels_size<T>(n, k));
-  std::vector<T, OnLines<T>> b_columns((n + kPad) * (stride + kPad)), b_rows((k + kPad) * n_stride);
+  typedef std::vector<T, OnLines<T>> Numbers;
+  const T other = narrow(9.0f, T());  // stands beyond the ends of rows and columns
+  Numbers plain((m + kPad) * (stride + kPad), other), across((k + kPad) * m_stride, other),
+      b_columns((n + kPad) * (stride + kPad), other), b_rows((k + kPad) * n_stride, other);
+  Numbers panels(panels_size<T>(m + kPad, k)), b(panels_size<T>(n, k));
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < k; ++j) plain[i * stride + j] = across[j * m_stride + i] = narrow(number(i, j), T());
   for (int i = 0; i < n; ++i)
