@@ -42,15 +42,6 @@ class Pass final : public AnyPass {
 
 extern "C" {
 
-// What products of bfloat16 are taken with: 0 nothing, 1 vectors, 2 tiles.
-int32_t assay_bf16_products() {
-#if defined(__AVX512BF16__)
-  return assay::in_tiles<assay::BF16>() ? 2 : 1;
-#else
-  return 0;
-#endif
-}
-
 // Null if there is no memory for it.
 void* assay_pass_new(const TrainedModel* model, int32_t bf16, int32_t n_threads) {
   try {

@@ -84,6 +84,18 @@ inline Vec load(const int8_t* from) {
 #endif
 }
 
+inline Vec splat(float value) { return value - Vec{}; }  // a sum with 0 would be computed: it turns -0 into 0
+
+// x within bounds; a NaN stays one.
+inline Vec between(float low, Vec x, float high) {
+#if defined(__AVX512F__)  // which of two is returned, if one is a NaN, is laid down: the second
+  return (Vec)_mm512_min_ps((__m512)splat(high), _mm512_max_ps((__m512)splat(low), (__m512)x));
+#else
+  const Vec raised = x < low ? splat(low) : x;
+  return raised > high ? splat(high) : raised;
+#endif
+}
+
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
 // To the nearest, halves to the even one; a NaN stays one.
@@ -102,6 +114,14 @@ inline Halves rounded(Vec v) {
 inline void store(BF16* to, Vec v) {
   const Halves halves = rounded(v);
   std::memcpy(to, &halves, sizeof halves);
+}
+
+// To the nearest whole number, halves to the even one, within [-127, 127].
+inline void store(int8_t* to, Vec v) {
+  const float large = 12582912.0f;  // 1.5 2^23: beside it there is no room for fractions
+  const Vec whole = between(-127.0f, v + large - large, 127.0f);
+  const Bytes bytes = __builtin_convertvector(__builtin_convertvector(whole, Ints), Bytes);
+  std::memcpy(to, &bytes, sizeof bytes);
 }
 
 // The rest of a row, filled up with zeros: it goes through the same instructions as what was before it.
@@ -130,8 +150,6 @@ inline void store_some(float* to, Vec v, int count) {
   _mm512_mask_storeu_ps(to, first_lanes(count), (__m512)v);
 }
 #endif
-
-inline Vec splat(float value) { return value - Vec{}; }  // a sum with 0 would be computed: it turns -0 into 0
 
 // v, in a register: where it meets several numbers it is not loaded again for each.
 inline Vec held(Vec v) {
@@ -202,16 +220,6 @@ inline Vec inverse(Vec v) {
 #endif
 }
 
-// x within bounds; a NaN stays one.
-inline Vec between(float low, Vec x, float high) {
-#if defined(__AVX512F__)  // which of two is returned, if one is a NaN, is laid down: the second
-  return (Vec)_mm512_min_ps((__m512)splat(high), _mm512_max_ps((__m512)splat(low), (__m512)x));
-#else
-  const Vec raised = x < low ? splat(low) : x;
-  return raised > high ? splat(high) : raised;
-#endif
-}
-
 // e^x to 2 units in the last place up to 88, where it stays; 0 from -104 on, or already from -87.
 __attribute__((always_inline)) inline Vec exp(Vec x) {
   const Vec near = between(-104.0f, x, 88.0f);
@@ -251,7 +259,7 @@ inline Vec chosen(uint32_t bits, Vec v) {
 #else
   Words lanes;
   for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = 1u << lane;
-  return (Words{} + bits & lanes) != 0 ? v : Vec{};
+  return ((Words{} + bits) & lanes) != 0 ? v : Vec{};
 #endif
 }
 
