@@ -1,10 +1,12 @@
 import sys
 
 import pytest
+import torch
 
 from assay.generate import GenerateOptions, generate
 from assay.native import build
 from assay.native.build import at_hand, kernels, read_rate
+from assay.native.compiler import find_compiler
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig
 
@@ -27,7 +29,11 @@ def test_the_threads_are_those_of_pytorch(native):
 
 
 @pytest.mark.slow
-def test_a_library_is_built_once_and_one_that_was_damaged_again(native, fresh):
+def test_a_library_is_built_once_and_one_that_was_damaged_again(native, fresh, monkeypatch):
+    quick = fresh / "quick"
+    quick.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" -O0\n')
+    quick.chmod(0o755)
+    monkeypatch.setenv("CXX", str(quick))
     assert at_hand() is None
     assert kernels().library is not None
     assert at_hand().note == kernels().note
@@ -67,6 +73,15 @@ def test_no_compiler_at_all_is_told(fresh, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(build.cxx.shutil, "which", lambda name: None)
     assert kernels().note == "no C++ compiler was found (g++ or clang++)"
+
+
+@pytest.mark.parametrize("capability", ["AVX512", "SVE256"])
+def test_a_pytorch_that_tells_less_of_the_processor_is_enough(monkeypatch, capability):
+    """The oldest one has no `get_capabilities`; of Arm no wheel has more than the plain kernels."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert build._runnable() == [capability, "DEFAULT"]
+    assert not build.runs("AVX512")
 
 
 def test_reading_is_timed(native):

@@ -1,7 +1,7 @@
 """The kernels compiled for less than this processor has are the kernels of other processors.
 
-Each case runs the tests of training and decoding in a process of its own, with a compiler that is
-told what to leave out.
+So are those of a compiler without PyTorch's OpenMP, such as Clang. Each case runs the tests of
+training and decoding in a process of its own, with a compiler that is told what to leave out.
 """
 
 import os
@@ -33,21 +33,15 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
-@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
-@pytest.mark.parametrize("name", CASES)
-def test_what_an_older_processor_computes_is_right_too(tmp_path, name):
-    flags, better = CASES[name]
-    if not runs(better):
-        pytest.skip(f"this processor has no {better} to leave out")
-    compiler = tmp_path / "compiler"
-    compiler.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" {flags}\n')
-    compiler.chmod(0o755)
-    environment = {"CXX": str(compiler), "ASSAY_CACHE": str(tmp_path / "cache")}
+def passes(folder, compiler, *chosen):
+    """Run the tests, or those chosen, with kernels made by a compiler: a shell script."""
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{compiler}\n")
+    path.chmod(0o755)
+    environment = {"CXX": str(path), "ASSAY_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, *(str(TESTS / file) for file in FILES)],
+        [*command, *chosen, *(str(TESTS / file) for file in FILES)],
         env=os.environ | environment,
         cwd=TESTS.parent,
         capture_output=True,
@@ -56,3 +50,21 @@ def test_what_an_older_processor_computes_is_right_too(tmp_path, name):
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("name", CASES)
+def test_what_an_older_processor_computes_is_right_too(tmp_path, name):
+    flags, better = CASES[name]
+    if not runs(better):
+        pytest.skip(f"this processor has no {better} to leave out")
+    passes(tmp_path, f'exec {find_compiler()} "$@" {flags}')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+def test_what_threads_of_our_own_compute_is_right_too(tmp_path):
+    compiler = f'[ "$1" = --version ] && echo without OpenMP || exec {find_compiler()} "$@" -O1'
+    passes(tmp_path, compiler, "-k", "thread")

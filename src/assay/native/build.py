@@ -1,16 +1,19 @@
 """The kernels, loaded: as a wheel brought them, or compiled at first use into the user's cache.
 
 The library is linked without an OpenMP of its own and takes those symbols from the one PyTorch has
-loaded: one pool of threads, whose number `torch.set_num_threads` sets.
+loaded: one pool of threads, whose number `torch.set_num_threads` sets. Without OpenMP it has
+threads of its own.
 """
 
 import contextlib
 import functools
 import hashlib
+import os
 import platform
 import subprocess
 import time
-from ctypes import CDLL, POINTER, c_double, c_float, c_int32, c_int64, c_void_p
+from collections.abc import Mapping
+from ctypes import CDLL, POINTER, RTLD_GLOBAL, c_double, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -65,7 +68,7 @@ def kernels() -> Kernels:
     if compiler is None:
         return Kernels(None, "no C++ compiler was found (g++ or clang++)")
     try:
-        return _described(_declared(CDLL(str(_built(compiler) / _LIBRARY))))
+        return _described(_loaded(_built(compiler) / _LIBRARY))
     except subprocess.CalledProcessError as error:
         told = [line for line in error.stderr.splitlines() if "error" in line] or ["no message"]
         return Kernels(None, f"{compiler} could not compile them ({told[0].strip()})")
@@ -79,7 +82,7 @@ def _shipped() -> CDLL | None:
         path = cxx.FOLDER / f"kernels-{name}.so"
         try:
             if path.is_file():
-                return _declared(CDLL(str(path)))
+                return _loaded(path)
         except (OSError, AttributeError):  # of a machine too unlike the one it was compiled on
             continue
     return None
@@ -87,14 +90,17 @@ def _shipped() -> CDLL | None:
 
 def _runnable() -> list[str]:
     """Return the targets that are for this processor, best first."""
-    plain = torch.backends.cpu.get_cpu_capability()
+    plain = torch.backends.cpu.get_cpu_capability()  # of Arm also what no wheel is made for: SVE256
     finer = ("AMX", "AVX512_BF16") if plain == "AVX512" else ()
-    return [*(target for target in finer if runs(target)), plain]
+    return [*(target for target in finer if runs(target)), plain, "DEFAULT"]
 
 
 def runs(target: str) -> bool:
-    """Tell whether this processor has the instructions of a target."""
-    has = torch.cpu.get_capabilities()
+    """Tell whether this processor has the instructions of a target.
+
+    Before PyTorch told of them (2.11), no processor has any.
+    """
+    has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return all(has.get(name) for name in _NEEDED[target])
 
 
@@ -105,7 +111,7 @@ def at_hand() -> Kernels | None:
     compiler = cxx.find_compiler()
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         if compiler is not None and find_fault(entry := _entry(compiler)) is None:
-            return _described(_declared(CDLL(str(entry / _LIBRARY))))
+            return _described(_loaded(entry / _LIBRARY))
     return None
 
 
@@ -145,6 +151,27 @@ def _entry(compiler: str) -> Path:
     told = (*sources, version, *command[1:], _processor())
     key = hashlib.sha256("\0".join(told).encode()).hexdigest()
     return cache_folder(None) / "kernels" / key
+
+
+def _loaded(path: Path) -> CDLL:
+    """Load a library.
+
+    Raises:
+        OSError, AttributeError: If it is not one of these kernels, or not for this machine.
+    """
+    _share_openmp()
+    return _declared(CDLL(str(path)))
+
+
+@functools.cache
+def _share_openmp() -> None:
+    """Let what is loaded from now on see PyTorch's OpenMP, which it keeps to itself on Arm."""
+    with contextlib.suppress(OSError):  # no Linux, or no such library
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        paths = sorted({line.split()[-1] for line in lines if "libgomp" in line})
+        of_torch = [path for path in paths if "torch" in path]
+        for path in of_torch or paths:
+            CDLL(path, mode=RTLD_GLOBAL | os.RTLD_NOLOAD)
 
 
 def _declared(library: CDLL) -> CDLL:

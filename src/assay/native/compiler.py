@@ -60,10 +60,10 @@ def shipped_targets() -> dict[str, tuple[str, ...]]:
 
 
 def command_of(compiler: str, version: str, target: tuple[str, ...]) -> list[str]:
-    """Only GCC's OpenMP is the one that PyTorch brings; elsewhere there is one thread."""
-    threads = ("-fopenmp",) if "Free Software Foundation" in version else ()
+    """Only GCC's OpenMP is the one that PyTorch brings; elsewhere threads are our own (crew.h)."""
+    threads = "-fopenmp" if "Free Software Foundation" in version else "-pthread"
     flags = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC")
-    return [compiler, *flags, *target, *threads]
+    return [compiler, *flags, *target, threads]
 
 
 def compile_to(library: Path, command: list[str]) -> None:

@@ -10,6 +10,8 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+#else
+#include "crew.h"
 #endif
 
 namespace assay {
@@ -94,7 +96,7 @@ void together(int n_threads, F f) {
 #pragma omp parallel num_threads(n_threads)
   f(Team{omp_get_thread_num(), omp_get_num_threads(), &meeting});
 #else
-  f(Team{0, 1, &meeting});
+  Crew::mine().run(n_threads, [&](int index, int size) { f(Team{index, size, &meeting}); });
 #endif
 }
 

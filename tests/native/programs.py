@@ -1,0 +1,22 @@
+"""Programs in C++ that try the kernels' own headers."""
+
+import subprocess
+from pathlib import Path
+
+from assay.native import compiler as cxx
+
+
+def said_by(source: str, folder: Path, version: str | None = None, target: str = "DEFAULT") -> str:
+    """Compile a source beside this file, run it and return what it prints.
+
+    Args:
+        source: Its name.
+        folder: For the program.
+        version: What the compiler is taken to say of itself; by default what it says.
+        target: One of `compiler.TARGETS`.
+    """
+    compiler, program = cxx.find_compiler(), folder / "program"
+    command = cxx.command_of(compiler, version or cxx.version_of(compiler), cxx.TARGETS[target])
+    where = Path(__file__).with_name(source)
+    subprocess.run([*command, f"-I{cxx.FOLDER}", where, "-o", program], check=True)
+    return subprocess.run([program], check=True, capture_output=True, text=True).stdout
