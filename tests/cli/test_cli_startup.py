@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from small_run import SMALL, TEXT
 
+from caches import cache_in
+
 ASSAY = [sys.executable, "-m", "assay"]
 
 
 def environment(tmp_path):
-    return os.environ | {"ASSAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    return os.environ | {"ASSAY_CACHE": cache_in(tmp_path), "OMP_NUM_THREADS": "1"}
 
 
 def test_help_imports_neither_torch_nor_matplotlib():
@@ -20,6 +22,15 @@ def test_help_imports_neither_torch_nor_matplotlib():
     code = f"import sys, assay.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_model_is_made_without_pytorchs_compiler():
+    """Whose import takes seconds; one that is not compiled has no need of it."""
+    made = "GPT.create(decode(ModelConfig, {'vocab_size': 9, 'position': 'learned'}))"
+    imports = "from assay.nn.model import GPT, ModelConfig; from assay.schema import decode"
+    code = f"import sys; {imports}; {made}; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,18 @@ def initialise(model: nn.Module, init: InitConfig, *, n_layers: int, seed: int) 
         parameter.copy_(_initial(model, name, init, n_layers, _generator(seed, name)))
 
 
+def blank_table(rows: int, width: int) -> nn.Embedding:
+    """Return a table whose numbers are not drawn yet, but 0.
+
+    `nn.Embedding` would draw them, for which PyTorch on the meta device imports its compiler:
+    seconds at the start of every command.
+    """
+    table: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+        torch.zeros(rows, width), freeze=False
+    )
+    return table
+
+
 def stream_seed(seed: int, name: str) -> int:
     """Return the seed of the named stream of random numbers: 63 bits of SHA-256(seed/name)."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()

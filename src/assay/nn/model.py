@@ -16,7 +16,7 @@ from assay.nn.attention import Context, Kernel
 from assay.nn.block import BlockConfig, Parts, PreConfig
 from assay.nn.cache import KVCache, LayerCache
 from assay.nn.head import LogitScale, logit_factor, unembed
-from assay.nn.init import GPT2InitConfig, InitConfig, initialise
+from assay.nn.init import GPT2InitConfig, InitConfig, blank_table, initialise
 from assay.nn.mixer import AttentionConfig, MixerConfig, Probability
 from assay.nn.mlp import MLPConfig, SwiGLUConfig
 from assay.nn.norm import NormConfig, RMSNormConfig
@@ -111,7 +111,7 @@ class GPT(nn.Module):
         self.kernel: Kernel = "fused"
         self.recompute = False
         d_model, block = config.d_model, config.block
-        self.embed = nn.Embedding(config.vocab, d_model)
+        self.embed = blank_table(config.vocab, d_model)
         self.position = config.position.build(
             d_model=d_model, n_heads=config.mixer.n_heads, max_seq_len=config.max_seq_len
         )

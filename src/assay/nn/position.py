@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
 
+from assay.nn.init import blank_table
 from assay.schema import Config, kind_alone
 from assay.source import Source
 
@@ -92,7 +93,7 @@ class Learned(Position):
 
     def __init__(self, d_model: int, *, max_seq_len: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(max_seq_len, d_model)
+        self.table = blank_table(max_seq_len, d_model)
 
     def embed(
         self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "P T"]
