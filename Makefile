@@ -6,6 +6,8 @@ BENCH  := $(VENV)/bench
 # Torch goes in first and alone, so that the pinned build is taken and nothing larger.
 TORCH  ?= torch==2.13.0
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
+# By worksteal a file's tests stay in one process, and so what they share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test slow torture check format lint types bench bench-gpu cuda-device clean
 
@@ -13,14 +15,14 @@ demo: $(VENV)/.installed
 	@run=$$($(BIN)/assay train) && echo && $(BIN)/assay generate $$run --prompt "KING LEAR." --temperature 0.8
 
 test: $(VENV)/.developed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow: $(VENV)/.developed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	$(PYTEST) -m slow
 
 # The same tests of tests/torture as in `slow`, at full load: about an hour. Writes docs/reliability.md.
 torture: $(VENV)/.developed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/torture --torture --deselect tests/torture/test_torture_page.py
+	$(PYTEST) tests/torture --torture --deselect tests/torture/test_torture_page.py
 	$(BIN)/python tests/torture/reliability_page.py
 
 check: format lint types test slow

@@ -12,6 +12,7 @@ import training
 from assay import presets
 from assay.count import count
 from assay.schema import override
+from caches import cache_in
 from entrants import ENTRANTS, PLAIN
 from shapes import CPU
 
@@ -19,7 +20,7 @@ from shapes import CPU
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
     """Choices that assay makes in a test are forgotten with it."""
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", cache_in(tmp_path))
 
 
 @pytest.fixture

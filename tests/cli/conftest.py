@@ -5,6 +5,7 @@ import pytest
 from small_run import SMALL, TEXT
 
 from assay.cli import main
+from caches import cache_in
 
 
 @dataclass
@@ -18,7 +19,7 @@ class Result:
 def assay(monkeypatch, capsys, tmp_path):
     """Run the command line in this process, in an empty folder with a cache of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", cache_in(tmp_path))
     monkeypatch.setenv("COLUMNS", "100")
 
     def run(*arguments):

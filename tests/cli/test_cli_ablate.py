@@ -12,13 +12,14 @@ from typer.main import get_command
 
 from assay.cli import app
 from assay.cli.ablate_fields import values_of
+from caches import cache_in
 
 
 @pytest.fixture
 def process(tmp_path):
     """Run the command line as a process, which starts workers of its own."""
     (tmp_path / "cats.txt").write_text(TEXT)
-    env = os.environ | {"ASSAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"ASSAY_CACHE": cache_in(tmp_path), "OMP_NUM_THREADS": "1"}
 
     def run(*arguments):
         return subprocess.run(
@@ -147,10 +148,17 @@ def test_the_page_shows_every_option():
     assert "--plan" in page
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A cache for all commands shown: most of them take the same text."""
+    return cache_in(tmp_path_factory.mktemp("shown"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", shown())
-def test_what_the_page_shows_can_be_planned(assay, text, command):
+def test_what_the_page_shows_can_be_planned(assay, text, prepared, monkeypatch, command):
     """Every command of page and help, on a text of the reader's and models that are small."""
+    monkeypatch.setenv("ASSAY_CACHE", prepared)
     text.rename("my_novel.txt")
     shutil.copy("my_novel.txt", "my.txt")
     Path("recipes").symlink_to(ROOT / "recipes")

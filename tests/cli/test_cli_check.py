@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from assay.cli import app
 from assay.cli.check import _scratch
+from caches import cache_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +99,7 @@ def test_what_cannot_be_checked_is_one_line(assay, trained, arguments, status, t
 def started(tmp_path, *arguments):
     (tmp_path / "cats.txt").write_text(TEXT)
     (tmp_path / "tmp").mkdir(exist_ok=True)
-    added = {"ASSAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    added = {"ASSAY_CACHE": cache_in(tmp_path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "assay", *arguments],
         cwd=tmp_path,

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from caches import cache_in
+
 pytestmark = pytest.mark.slow  # several processes each
 SMALL = [
     "model.d_model=16",
@@ -24,7 +26,7 @@ SMALL = [
 @pytest.fixture
 def assay(tmp_path):
     (tmp_path / "poem.txt").write_text("".join(f"line {n} of many, {n * n}.\n" for n in range(300)))
-    env = os.environ | {"ASSAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"ASSAY_CACHE": cache_in(tmp_path), "OMP_NUM_THREADS": "1"}
 
     def start(*arguments):
         return subprocess.Popen(

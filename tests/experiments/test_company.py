@@ -16,11 +16,12 @@ from assay.experiments.paper.verify_study import verify_study
 from assay.experiments.work import run_all, run_job, run_jobs
 from assay.runs.run import Run
 from assay.schema import override
+from caches import cache_in
 
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", cache_in(tmp_path))
     monkeypatch.setattr("assay.engine.device._TIMED_S", 1e-9)
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     return tmp_path

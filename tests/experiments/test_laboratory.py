@@ -16,11 +16,12 @@ from assay.experiments.laboratory import Laboratory
 from assay.experiments.records import finite, read_record, write_record
 from assay.experiments.tasks import TASKS, read_task
 from assay.schema import override
+from caches import cache_in
 
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", cache_in(tmp_path))
     path = tmp_path / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
     return path

@@ -23,6 +23,7 @@ from assay.experiments.paper.judged import judge_all
 from assay.experiments.paper.page import html
 from assay.experiments.paper.rerun import Rerun
 from assay.experiments.paper.verify import verify
+from caches import cache_in
 
 ARITHMETIC = [claim for claim in CLAIMS if claim.id in ("tying-parameters", "chat-range")]
 
@@ -143,7 +144,7 @@ def studied(tmp_path_factory):
     """A report on a claim that trains, and the claim."""
     root = tmp_path_factory.mktemp("studied")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ASSAY_CACHE", str(root / "cache"))
+        patch.setenv("ASSAY_CACHE", cache_in(root))
         (root / "text.txt").write_text(TEXT, encoding="utf-8")
         claim = claim_on(root / "text.txt")
         evidence = Laboratory(root / "lab").gather([claim], "quick")

@@ -21,6 +21,7 @@ from assay.nn.reference import reference_logits
 from assay.runs.run import Run
 from assay.sampling import SamplingConfig
 from assay.schema import decode, override
+from caches import cache_in
 
 KINDS = ("learned", "rope")
 
@@ -28,7 +29,7 @@ KINDS = ("learned", "rope")
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ASSAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ASSAY_CACHE", cache_in(tmp_path_factory.mktemp("position")))
         patch.setattr("assay.runs.run.draw_curve", lambda *a, **k: None)
         yield
 

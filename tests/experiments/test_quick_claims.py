@@ -7,13 +7,15 @@ import sys
 
 import pytest
 
+from caches import cache_in
+
 CLAIMS = ("tying-parameters", "init-loss", "sigma-eps", "weights")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_claims_are_run_reported_and_verified_from_the_command_line(tmp_path):
-    environment = os.environ | {"ASSAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"ASSAY_CACHE": cache_in(tmp_path), "OMP_NUM_THREADS": "1"}
 
     def assay(*arguments):
         return subprocess.run(

@@ -12,6 +12,7 @@ from assay.measure.ngram import NGramModel
 from assay.runs.run import Run
 from assay.sampling import SamplingConfig
 from assay.schema import override
+from caches import cache_in
 
 LENGTH = 20
 SAMPLINGS = (SamplingConfig(temperature=0), SamplingConfig(), SamplingConfig(top_k=1))
@@ -47,7 +48,7 @@ def configs(place):
 @pytest.fixture(scope="module")
 def runs(place, configs):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ASSAY_CACHE", str(place / "cache"))
+        patch.setenv("ASSAY_CACHE", cache_in(place))
         patch.setattr("assay.runs.run.draw_curve", lambda *a, **k: None)
         made = [Run.create(config, place / str(i)) for i, config in enumerate(configs)]
         for run in made:

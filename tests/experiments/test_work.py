@@ -16,12 +16,13 @@ from assay.experiments.jobs import Jobs, results_in
 from assay.experiments.work import run_all, run_job
 from assay.runs.run import Run
 from assay.schema import override
+from caches import cache_in
 
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     """A folder for jobs, and a way to put runs of some seeds into its table."""
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", cache_in(tmp_path))
     monkeypatch.setattr("assay.engine.device._TIMED_S", 1e-9)
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     return tmp_path

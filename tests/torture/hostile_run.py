@@ -10,6 +10,7 @@ from pathlib import Path
 from assay.config import RunConfig
 from assay.runs.run import Run
 from assay.schema import config_hash, decode, override
+from caches import cache_in
 
 TEXT = "\n".join(f"{n} và {n + 1} là {2 * n + 1}, été 😀." for n in range(30)) + "\n"
 FIELDS = {
@@ -33,7 +34,7 @@ NEWEST, BEFORE = "checkpoints/step-000004", "checkpoints/step-000002"
 
 def without_timing(monkeypatch, folder):
     """Spare the measuring of speed, and keep prepared texts in the test's own folder."""
-    monkeypatch.setenv("ASSAY_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", cache_in(folder))
     monkeypatch.setattr("assay.engine.device._TIMED_S", 1e-9)
     monkeypatch.setattr("assay.runs.run._SAMPLE_TOKENS", 4)
 

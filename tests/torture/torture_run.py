@@ -17,6 +17,7 @@ from assay.config import RunConfig
 from assay.runs.run import Run
 from assay.schema import override
 from assay.train.checkpoint import checkpoints
+from caches import cache_in
 
 TEXT = "\n".join(f"{n} và {n + 1} là {2 * n + 1}, été 😀." for n in range(40)) + "\n"
 EVERY = 3  # steps between checkpoints
@@ -38,7 +39,7 @@ def text(tmp_path, monkeypatch):
     """A text, a cache beside it, and what takes time and adds nothing here cut short."""
     if not hasattr(os, "fork"):
         pytest.skip("kills forked children")
-    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", cache_in(tmp_path))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("assay.engine.device._TIMED_S", 1e-9)
     monkeypatch.setattr("assay.runs.run._SAMPLE_TOKENS", 24)
