@@ -1,10 +1,10 @@
-"""The structs of `decoding.cpp`, `training.h` and `adamw.cpp`; meanings are told there."""
+"""The structs of `decoding.h`, `training.h` and `adamw.cpp`; meanings are told there."""
 
 from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
 
 
 class Matrix(Structure):
-    """`struct Matrix` of decoding.cpp; so are the others."""
+    """`struct Matrix` of decoding.h; so are the others."""
 
     _fields_ = (
         ("weight", c_void_p),
