@@ -1,9 +1,17 @@
-"""Programs in C++ that try the kernels' own headers."""
+"""Compilers that are told something more, and programs that try the kernels' own headers."""
 
 import subprocess
 from pathlib import Path
 
 from assay.native import compiler as cxx
+
+
+def compiler_in(folder: Path, command: str) -> str:
+    """Return a compiler that is a command of the shell, such as `exec g++ "$@" -O0`."""
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
 def said_by(source: str, folder: Path, version: str | None = None, target: str = "DEFAULT") -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import compiler_in
 
 from assay.native.build import runs
 from assay.native.compiler import find_compiler
@@ -34,11 +35,8 @@ CASES = {
 
 
 def passes(folder, compiler, *chosen):
-    """Run the tests, or those chosen, with kernels made by a compiler: a shell script."""
-    path = folder / "compiler"
-    path.write_text(f"#!/bin/sh\n{compiler}\n")
-    path.chmod(0o755)
-    environment = {"CXX": str(path), "ASSAY_CACHE": str(folder / "cache")}
+    """Run the tests, or those chosen, with kernels that a command of the shell compiles."""
+    environment = {"CXX": compiler_in(folder, compiler), "ASSAY_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, *chosen, *(str(TESTS / file) for file in FILES)],
