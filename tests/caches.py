@@ -4,14 +4,15 @@ from pathlib import Path
 
 from assay.data.cache import cache_folder
 
-KERNELS = cache_folder(None) / "kernels"
+SHARED = [cache_folder(None) / name for name in ("kernels", "figures")]
 
 
 def cache_in(folder: Path) -> str:
-    """Return a cache in a test's folder that has the compiled kernels: half a minute of work."""
+    """Return a cache in a test's folder that shares what takes long to make with the user's."""
     cache = folder / "cache"
     if not cache.exists():
         cache.mkdir()
-        KERNELS.mkdir(parents=True, exist_ok=True)
-        (cache / "kernels").symlink_to(KERNELS, target_is_directory=True)
+        for shared in SHARED:
+            shared.mkdir(parents=True, exist_ok=True)
+            (cache / shared.name).symlink_to(shared, target_is_directory=True)
     return str(cache)

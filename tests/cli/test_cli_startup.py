@@ -24,13 +24,22 @@ def test_help_imports_neither_torch_nor_matplotlib():
     assert done.stdout.strip() == "set()"
 
 
-def test_a_model_is_made_without_pytorchs_compiler():
-    """Whose import takes seconds; one that is not compiled has no need of it."""
-    made = "GPT.create(decode(ModelConfig, {'vocab_size': 9, 'position': 'learned'}))"
-    imports = "from assay.nn.model import GPT, ModelConfig; from assay.schema import decode"
-    code = f"import sys; {imports}; {made}; print('torch._dynamo' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_a_short_run_loads_neither_pytorchs_compiler_nor_algebra(tmp_path, native):
+    """Whose import takes seconds; a model that is not compiled has no need of them."""
+    (tmp_path / "cats.txt").write_text(TEXT)
+    heavy = "{'torch._dynamo', 'sympy', 'scipy', 'transformers'}"
+    for optimizer in ("muon", "adamw"):
+        arguments = ["train", "cats.txt", *SMALL, f"train.optimizer.kind={optimizer}"]
+        code = (
+            f"import atexit, sys; sys.argv[1:] = {arguments}; "
+            f"atexit.register(lambda: print({heavy} & set(sys.modules))); "
+            "from assay.cli import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path),
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize(

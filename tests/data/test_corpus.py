@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+import assay.data.corpus as corpus_module
 from assay.data.config import CharTokenizerConfig, DataConfig
 from assay.data.corpus import BUNDLED_SHA256, Corpus
 from assay.data.sources import BUNDLED
@@ -45,6 +47,34 @@ def test_text_is_read_exactly_under_every_compression(tmp_path_factory, text, su
     corpus = opened(path)
     assert texts(corpus) == [text]
     assert (corpus.n_bytes, corpus.n_chars) == (len(text.encode()), len(text))
+
+
+def test_a_text_is_scanned_once_as_long_as_it_is_as_it_was(tmp_path, monkeypatch):
+    """But one that was changed a moment ago may change again and show the same times."""
+    read, now = [], time.time()
+    scan = corpus_module._scan
+    monkeypatch.setattr(corpus_module, "_scan", lambda *told: read.append(told) or scan(*told))
+    path = tmp_path / "a.txt"
+
+    def sha256_after(seconds):
+        monkeypatch.setattr(corpus_module.time, "time", lambda: now + seconds)
+        return opened(path).sha256
+
+    path.write_text("one\ntwo")
+    first = sha256_after(1)
+    assert (sha256_after(1), len(read)) == (first, 2)
+    assert (sha256_after(9), sha256_after(9), len(read)) == (first, first, 3)
+    assert opened(path, tokenizer=CharTokenizerConfig()).alphabet == "\nenotw"
+    assert opened(path, document_start="two").n_documents == 2
+    assert len(read) == 5
+    path.write_text("two")
+    os.utime(path, (now - 60, now - 60))
+    second = sha256_after(9)
+    assert (second != first, len(read)) == (True, 6)
+    assert (sha256_after(9), len(read)) == (second, 6)
+    path.unlink()
+    with pytest.raises(DataError):
+        opened(path)
 
 
 @pytest.mark.parametrize("suffix", sorted(COMPRESSORS.keys() - {""}))

@@ -36,11 +36,30 @@ def kept_in(cache):
     return sorted((cache / "tuning").glob("*.json"))
 
 
-def test_a_short_run_is_not_timed(tmp_path):
-    config = config_of(steps=100)
+@pytest.mark.parametrize(
+    ("machine", "fields", "native"),
+    [
+        ("x86_64", {}, True),
+        ("x86_64", {"precision": "fp32", "compile": "off"}, True),
+        ("x86_64", {"attention": "fused"}, False),
+        ("x86_64", {"backend": "torch"}, False),
+        ("arm64", {}, False),
+        ("arm64", {"backend": "native"}, True),
+    ],
+)
+@pytest.mark.usefixtures("native")
+def test_a_short_run_is_not_timed(tmp_path, monkeypatch, machine, fields, native):
+    monkeypatch.setattr(tuning.platform, "machine", lambda: machine)
+    config = config_of(steps=100, **fields)
     plan, trials = tuned(config, tmp_path)
-    assert (plan, trials) == (settle(config.train), [])
+    assert (plan, trials) == (dataclasses.replace(settle(config.train), native=native), [])
     assert kept_in(tmp_path) == []
+
+
+def test_a_short_run_is_pytorchs_where_there_are_no_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr("assay.train.kernels.kernels", lambda: Kernels(None, "no compiler"))
+    config = config_of(steps=100)
+    assert tuned(config, tmp_path) == (settle(config.train), [])
 
 
 def test_a_long_run_times_every_kernel_that_may_be_chosen(tmp_path):

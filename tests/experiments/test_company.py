@@ -208,7 +208,8 @@ def test_what_fails_in_company_is_tried_alone_and_keeps_the_steps_it_has(lab):
 
 @pytest.mark.slow
 def test_verify_says_that_a_number_was_made_in_company(base, tmp_path):
-    study = study_of(base, tmp_path, [Arm("rms", {}), Arm("layer", {"model.norm": "layer"})])
+    stacked = override(base, {"train.backend": "torch"})
+    study = study_of(stacked, tmp_path, [Arm("rms", {}), Arm("layer", {"model.norm": "layer"})])
     study.enlist(Jobs(study.lab))
     run_all(study.lab, study.cells(), workers=1, together=3)
     assert [each["machine"]["replicas"] for each in _manifests(study)] == [3] * 6

@@ -32,6 +32,29 @@ def results(tmp_path):
     return Results.of(study)
 
 
+def test_what_draws_figures_is_made_once_and_needs_no_cache(tmp_path, monkeypatch):
+    """A cache inside a file can neither be read nor written."""
+    fresh = figure.library.__wrapped__
+    made = []
+    bundle = figure.vl_convert.javascript_bundle
+    monkeypatch.setattr(
+        figure.vl_convert, "javascript_bundle", lambda *a, **k: made.append(a) or bundle(*a, **k)
+    )
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    expected = fresh()
+    assert "vegaEmbed" in expected
+    assert fresh() == expected
+    assert len(made) == 1
+    (kept,) = tmp_path.glob("cache/figures/*/library.js")
+    kept.write_text("edited")
+    assert fresh() == expected
+    assert len(made) == 2
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "file"))
+    assert fresh() == expected
+    assert len(made) == 3
+
+
 def test_a_page_needs_nothing_but_itself(results):
     made = page.html(results)
     assert not re.search(

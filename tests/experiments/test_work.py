@@ -3,7 +3,10 @@
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -110,6 +113,33 @@ def test_a_folder_half_made_by_a_killed_worker_is_made_anew(lab):
     assert states(jobs, keys) == ["done"]
 
 
+def test_a_worker_that_cannot_be_started_is_an_error_that_says_so(lab, monkeypatch):
+    def no_room(process):
+        raise BlockingIOError("no room for a process")
+
+    _, keys = filled(lab, [0, 1])
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", no_room)
+    with pytest.raises(BlockingIOError, match="no room for a process"):
+        run_all(lab / "lab", keys, workers=2)
+
+
+@pytest.mark.slow
+def test_workers_whose_parent_is_killed_save_and_end(lab):
+    _, keys = filled(lab, [0, 1], train__steps=100_000)
+    code = (
+        "import sys; from pathlib import Path; from assay.experiments.work import run_all; "
+        "run_all(Path(sys.argv[1]), sys.argv[2:], workers=2)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(lab / "lab"), *keys])
+    cells = [lab / "lab" / "cells" / key for key in keys]
+    _wait(lambda: all((cell / "metrics.jsonl").exists() for cell in cells))
+    holders = [_holder(cell.with_suffix(".lock")) for cell in cells]
+    parent.kill()
+    parent.wait()
+    _wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in holders))
+    assert all(any((cell / "checkpoints").glob("step-*")) for cell in cells)
+
+
 @pytest.mark.slow
 def test_workers_share_the_jobs_and_one_killed_costs_nothing(lab):
     """One of the two processes is killed with SIGKILL on its way; the same call goes on."""
@@ -124,6 +154,7 @@ def test_workers_share_the_jobs_and_one_killed_costs_nothing(lab):
 
     run_all(lab / "lab", keys, workers=2, told=kill_the_first_at_work)
     assert killed
+    assert list((lab / "cache").glob("*/train.bin"))  # the environment is that of the call
     run_all(lab / "lab", keys, workers=2)
     assert states(jobs, keys) == ["done"] * 4
     alone = Run.create(
@@ -179,6 +210,13 @@ def test_a_full_disk_under_the_table_is_one_sentence(tmp_path):
     ):
         jobs.add("1", "large", "x" * 100_000)
     assert [job.key for job in jobs.all(["0", "1"])] == ["0"]
+
+
+def _wait(until):
+    deadline = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _holder(lock):

@@ -1,8 +1,12 @@
-"""Compilers that are told something more, and programs that try the kernels' own headers."""
+"""Compilers that are told something more, programs that try the kernels' own headers, wheels."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from assay.native import build
 from assay.native import compiler as cxx
 
 
@@ -28,3 +32,15 @@ def said_by(source: str, folder: Path, version: str | None = None, target: str =
     where = Path(__file__).with_name(source)
     subprocess.run([*command, f"-I{cxx.FOLDER}", where, "-o", program], check=True)
     return subprocess.run([program], check=True, capture_output=True, text=True).stdout
+
+
+def without_better(installed: Path, folder: Path, name: str) -> Path:
+    """Return a copy of an unpacked wheel whose best library for this processor is `name`."""
+    runnable = build._runnable()
+    if name not in runnable[1:]:
+        pytest.skip(f"this processor runs {', '.join(runnable)}, of which the first is its own")
+    copied = folder / "installed"
+    shutil.copytree(installed, copied)
+    for better in runnable[: runnable.index(name)]:
+        (copied / "assay" / "native" / f"kernels-{better}.so").unlink()
+    return copied

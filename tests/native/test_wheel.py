@@ -4,19 +4,15 @@ What the installed package writes and the losses it finds are PyTorch's, whichev
 """
 
 import platform
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from programs import without_better
 
-from assay.native import build
 from assay.native.compiler import find_compiler
 
-ROOT = Path(__file__).parents[2]
 SPEAKS = """
 import sys
 from assay.native.build import kernels
@@ -44,26 +40,6 @@ for bf16 in (False, True):
         loss = gradients(model, tokens, bf16=bf16, seed=0, pieces=1, apart=False)
     print(round(loss.item(), 1))
 """
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory, worker_id):
-    """The folder of an unpacked wheel, built once for all processes of pytest, and its name."""
-    root = tmp_path_factory.getbasetemp()
-    folder = (root if worker_id == "master" else root.parent) / "wheel"
-    with FileLock(folder.with_suffix(".lock")):
-        if not (folder / "installed").is_dir():
-            left_out = shutil.ignore_patterns(".*", "__pycache__", "results", "paper")
-            shutil.copytree(ROOT, folder / "source", ignore=left_out)
-            build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-            subprocess.run(
-                build, cwd=folder / "source", check=True, capture_output=True, timeout=280
-            )
-            (path,) = folder.glob("*.whl")
-            zipfile.ZipFile(path).extractall(folder / "unpacked")
-            (folder / "unpacked").rename(folder / "installed")
-    (path,) = folder.glob("*.whl")
-    return folder / "installed", path.name
 
 
 def said(folder, reader, **environment):
@@ -107,13 +83,7 @@ def test_an_older_processor_takes_the_library_that_it_can_run(wheel, capability)
 @pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 @pytest.mark.parametrize("name", ["AVX512_BF16", "AVX512"])
 def test_a_newer_processor_can_run_the_library_of_one_before_it(wheel, tmp_path, name):
-    runnable = build._runnable()
-    if name not in runnable:
-        pytest.skip(f"this processor runs {', '.join(runnable)}")
-    folder = tmp_path / "installed"
-    shutil.copytree(wheel[0], folder)
-    for better in runnable[: runnable.index(name)]:
-        (folder / "assay" / "native" / f"kernels-{better}.so").unlink()
+    folder = without_better(wheel[0], tmp_path, name)
     _, note, *told = said(folder, "native")
     assert ("in vectors" if name == "AVX512_BF16" else "in float32") in note
     assert told == said(folder, "torch")[2:]

@@ -28,6 +28,7 @@ def config_of(text, **changes):
         "train.log_every": 2,
         "train.checkpoint_every": 3,
         "train.device": "cpu",
+        "train.backend": "torch",
         "eval.every": 3,
     }
     return override(

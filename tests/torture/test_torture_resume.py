@@ -37,7 +37,7 @@ DIMENSIONS = {
     "train__exact_rows": [None, 1],
     "train__batch_size": [4, 16],  # of the text's 80-odd windows: epochs of 21 steps, and of 6
     "train__precision": ["fp32", "bf16"],
-    "train__attention": ["fused", "blocks"],
+    "train__attention": ["auto", "fused", "blocks"],  # auto: the kernels, where they can
     "train__recompute": [False, True],
     "train__on_nonfinite": ["stop", "skip"],
     "train__clip_norm": [1.0, None],

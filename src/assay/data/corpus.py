@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import time
 import weakref
 from array import array
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from assay.errors import DataError
 
 # Of the file that ships with the package; bundled/build.py makes it, bundled/SOURCES.md explains.
 BUNDLED_SHA256 = "a7c97baee971de11572266b64d47cd4a719fa1f897850dc4838bf5bb57159896"
+
+_SETTLED_S = 2.0  # a file changed later than this may change again and show the same times
+_MOST_SCANS = 4
 
 Progress = Callable[[str, int, int], None]
 
@@ -78,7 +82,7 @@ class Corpus:
 
     @classmethod
     def open(cls, config: DataConfig, progress: Progress | None = None) -> "Corpus":
-        """Find the text `config` names and read it once.
+        """Find the text `config` names and read it once, for all calls while it stays as it is.
 
         Args:
             config: `text`, `json_field` and `document_start` are used; the alphabet is collected
@@ -92,8 +96,8 @@ class Corpus:
         spools = [origin.path for origin in found.origins if origin.name == "standard input"]
         try:
             _check_bundled(found.origins)
-            documents = _documents(found.origins, config.document_start)
-            scan = _scan(documents, config.tokenizer.kind == "char", progress)
+            collect = config.tokenizer.kind == "char"
+            scan = _scan_once(found.origins, config.document_start, collect, progress)
             if not scan.sizes:
                 raise DataError(
                     f"data.text: no text in {', '.join(config.text)}; expected at least one "
@@ -137,6 +141,48 @@ def _documents(origins: tuple[Origin, ...], document_start: str | None) -> Itera
         pieces = read_pieces(origin, document_start)
         for name, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
             yield Document(name, (text for _, text in group))
+
+
+def _scan_once(
+    origins: tuple[Origin, ...],
+    document_start: str | None,
+    collect: bool,
+    progress: Progress | None,
+) -> Scan:
+    """Scan, or return what was found when the files were what they are now."""
+    states = _states(origins)
+    key = (states, document_start, collect)
+    if states is not None and key in _scans:
+        return _scans[key]
+    scan = _scan(_documents(origins, document_start), collect, progress)
+    if states is not None:
+        while len(_scans) >= _MOST_SCANS:
+            del _scans[next(iter(_scans))]
+        _scans[key] = scan
+    return scan
+
+
+_scans: dict[tuple[object, ...], Scan] = {}
+
+
+def _states(origins: tuple[Origin, ...]) -> tuple[object, ...] | None:
+    """Return what tells whether a file was changed; None where nothing does, or not yet."""
+    states: list[object] = []
+    for origin in origins:
+        if origin.format == "hub":
+            return None
+        if origin.format == "task":
+            states.append(origin)
+            continue
+        try:
+            about = os.stat(origin.path)
+        except OSError:  # told by who reads it
+            return None
+        if time.time() - max(about.st_mtime, about.st_ctime) < _SETTLED_S:
+            return None
+        times = (about.st_mtime_ns, about.st_ctime_ns)
+        states.append((origin, about.st_dev, about.st_ino, about.st_size, times))
+    return tuple(states)
 
 
 def _scan(documents: Iterator[Document], collect: bool, progress: Progress | None) -> Scan:

@@ -4,7 +4,7 @@ A way is a precision and who computes with it: PyTorch, with one attention kerne
 layers compiled or not, or the C++ kernels. Which is fastest depends
 on the processor more than on the model: bfloat16 is four times faster than float32 on one and half
 as fast on another. What the user fixed stays fixed; what was left to `auto` is timed on the model
-and batch of the run, if the run is long enough to earn it back.
+and batch of the run, if the run is long enough to earn it back, and settled by rule if not.
 
 A way changes the last bits of a run. So that a run repeated on one machine has the same bits, the
 choice is remembered in the cache folder, and a run that goes on takes the one it began with.
@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ _ENOUGH_S = 4.0  # of timed steps, however few: so long a step varies little
 _HOPELESS = 1.5  # a step of so many times the best one's time ends a trial
 _WORTH_TIMING_S = 10.0  # runs under this are not timed at all
 _WORTH_COMPILING_S = 400.0  # 5 to 20 s of compiling, before it is known to pay
+_MEASURED = ("x86_64", "AMD64")  # where the C++ kernels were never slower than PyTorch in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def tune(config: RunConfig, plan: Plan, cache: Path | None = None) -> tuple[Plan
     """
     check_backend(config, plan)
     if not _open_fields(plan) or (expected_s := _expected_s(config, plan)) < _WORTH_TIMING_S:
-        return plan, []
+        return by_rule(config, plan), []
     compiling = "compiled" in _open_fields(plan) and expected_s > _WORTH_COMPILING_S
     memory = cache_folder(cache) / "tuning" / f"{_key(config, plan, compiling=compiling)}.json"
     kept = _recall(memory)
@@ -83,6 +85,13 @@ def tune(config: RunConfig, plan: Plan, cache: Path | None = None) -> tuple[Plan
         kept = _time_all(config, plan, compiling=compiling)
         _remember(memory, kept)
     return _with_way(plan, _best(kept)), kept
+
+
+def by_rule(config: RunConfig, plan: Plan) -> Plan:
+    """Return `plan` as a run that is too short to be timed takes it."""
+    if platform.machine() not in _MEASURED:
+        return plan
+    return next(_native_ways(config, plan, [plan.autocast]), plan)
 
 
 def as_it_began(plan: Plan, machine: Mapping[str, Any]) -> Plan:

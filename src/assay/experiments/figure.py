@@ -1,10 +1,15 @@
 """The figure of a study, as a Vega-Lite specification: for a page, and as a vector for a paper."""
 
+import functools
 import re
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import vl_convert
 
+from assay.data.cache import cache_folder, open_entry
+from assay.errors import DataError
 from assay.experiments.report import UNITS
 from assay.experiments.results import Results
 
@@ -12,6 +17,7 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito: told apa
 _CLIP = re.compile(r"\bclip\d+\b")
 _FONT = 12
 _VERSION = "6.4"  # of Vega-Lite
+_LIBRARY = "library.js"
 Spec = dict[str, Any]
 _ARM: Spec = {"field": "arm", "type": "nominal", "sort": None, "title": None}
 
@@ -105,7 +111,25 @@ def svg(spec: Spec) -> str:
     return _CLIP.sub(lambda found: seen.setdefault(found[0], f"clip{len(seen) + 1}"), drawn)
 
 
+@functools.cache
 def library() -> str:
-    """Return the JavaScript that draws figures in a page, which then needs no network."""
+    """Return the JavaScript that draws figures in a page, which then needs no network.
+
+    It takes seconds to put together, and so is kept in the cache folder.
+    """
+    made_by = metadata.version("vl-convert-python")
+    entry = cache_folder(None) / "figures" / f"vega-lite-{_VERSION}-by-{made_by}"
+    try:
+        open_entry(entry, _write_library)
+        return (entry / _LIBRARY).read_bytes().decode()
+    except (DataError, OSError):  # a cache is no condition of a page
+        return _library()
+
+
+def _write_library(folder: Path) -> None:
+    (folder / _LIBRARY).write_bytes(_library().encode())
+
+
+def _library() -> str:
     code: str = vl_convert.javascript_bundle(None, vl_version=_VERSION)  # type: ignore[arg-type]
     return code

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from types import FrameType
 
@@ -67,9 +68,9 @@ def run_all(
     """
     jobs, keys = Jobs(folder), list(keys)
     waiting = sum(job.state not in ENDED for job in jobs.all(keys))
-    context = multiprocessing.get_context("spawn")
+    context, environment = _context(), dict(os.environ)
     processes = [
-        context.Process(target=_work, args=(folder, keys, os.getpid(), together))
+        context.Process(target=_work, args=(folder, keys, together, environment))
         for _ in range(min(workers, waiting))
     ]
     stopped = False
@@ -82,10 +83,11 @@ def run_all(
                 break
             time.sleep(_POLL_S)
     finally:
-        for process in processes:
+        started = [process for process in processes if process.pid is not None]
+        for process in started:
             if process.is_alive():
                 process.terminate()
-        for process in processes:
+        for process in started:
             process.join()
     ended = jobs.all(keys)
     told(ended)
@@ -105,21 +107,42 @@ def _check_all_ended(jobs: Sequence[Job], statuses: Sequence[int | None]) -> Non
         )
 
 
-def _work(folder: Path, keys: list[str], parent: int, together: int | None) -> None:
+def _context() -> ForkServerContext | SpawnContext:
+    """Return how workers are started: on Linux from a process that has imported all this once."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver, resource_tracker
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    resource_tracker.ensure_running()  # which would unblock what is blocked next
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the parent's to answer
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return context
+
+
+def _work(
+    folder: Path, keys: list[str], together: int | None, environment: Mapping[str, str]
+) -> None:
     """Be a worker until every job has ended, an interrupt comes, or the parent is gone."""
+    os.environ.clear()  # it may be that of when the first worker was started
+    os.environ.update(environment)
     torch.set_num_threads(_THREADS)
     try:
-        _take_jobs(folder, keys, parent, together)
+        _take_jobs(folder, keys, together)
     except (AssayError, OSError) as error:
         sys.exit(f"assay: {error}")
 
 
-def _take_jobs(folder: Path, keys: list[str], parent: int, together: int | None) -> None:
-    interrupt = _Interrupt()
+def _take_jobs(folder: Path, keys: list[str], together: int | None) -> None:
+    interrupt, parent = _Interrupt(), multiprocessing.parent_process()
     jobs, company = Jobs(folder), Company(together)
 
     def stop() -> bool:
-        return interrupt.came or os.getppid() != parent
+        return interrupt.came or parent is None or not parent.is_alive()
 
     while not stop():
         with jobs.claimed(keys) as job:

@@ -8,6 +8,7 @@ threads of its own.
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import platform
 import subprocess
@@ -33,6 +34,7 @@ from assay.native.abi import (
     UpdateOf,
 )
 
+_log = logging.getLogger(__name__)
 _LIBRARY = "kernels.so"
 _BF16 = ("avx512_f", "avx512_bf16", "avx512_vnni")
 _NEEDED = {
@@ -61,7 +63,7 @@ class Kernels:
 
 @functools.cache
 def kernels() -> Kernels:
-    """Return the kernels, compiled now (some seconds) if neither wheel nor cache has them."""
+    """Return the kernels, compiled now (10 to 40 seconds) if neither wheel nor cache has them."""
     if (shipped := _shipped()) is not None:
         return _described(shipped)
     compiler = cxx.find_compiler()
@@ -139,8 +141,13 @@ def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:
 def _built(compiler: str) -> Path:
     """Return the folder that holds the library for this source, compiler and processor."""
     command = cxx.command_of(compiler, cxx.version_of(compiler), cxx.native())
+
+    def build(folder: Path) -> None:
+        _log.warning("compiling the C++ kernels for this processor, once: 10 to 40 seconds")
+        cxx.compile_to(folder / _LIBRARY, command)
+
     entry = _entry(compiler)
-    open_entry(entry, lambda folder: cxx.compile_to(folder / _LIBRARY, command))
+    open_entry(entry, build)
     return entry
 
 

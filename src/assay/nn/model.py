@@ -129,7 +129,11 @@ class GPT(nn.Module):
         """Build on the meta device, take memory on `device`, draw the weights from `seed`."""
         with torch.device("meta"):
             model = cls(config)
-        model.to_empty(device=device)
+        blank = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+            for name, tensor in model.state_dict().items()
+        }
+        model.load_state_dict(blank, assign=True)  # `to_empty` loads sympy
         initialise(model, config.init, n_layers=config.n_layers, seed=seed)
         return model
 

@@ -6,14 +6,15 @@ other; a step is that of its `fused=True` to rounding. Bits do not depend on the
 
 from collections.abc import Sequence
 from ctypes import CDLL, Array
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from assay.native.abi import GradientOf, UpdateOf
 from assay.native.build import kernels
+from assay.train.uncompiled import Uncompiled
 
 
 def norm_natively(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
@@ -22,26 +23,30 @@ def norm_natively(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
     return torch.tensor(_library().assay_norm(listed, len(listed), n_threads))
 
 
-@torch.no_grad()
-def step_natively(optimizer: AdamW, *, scale: float) -> None:
-    """Take a step by `scale` times the gradients of parameters that are contiguous float32."""
-    gradients, updates, changed = [], [], list[nn.Parameter]()
-    for group in optimizer.param_groups:
-        rates = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = optimizer.state[parameter]
-            if not state:
-                state |= _blank(parameter)
-            held = (parameter, state["exp_avg"], state["exp_avg_sq"], state["step"])
-            changed.append(parameter)
-            gradients.append(parameter.grad)
-            updates.append(UpdateOf(*(tensor.data_ptr() for tensor in held), *rates))
-    listed, n_threads = _listed(gradients), torch.get_num_threads()
-    ready = (UpdateOf * len(updates))(*updates)
-    _library().assay_adamw(ready, listed, len(listed), scale, n_threads)
-    torch.autograd.graph.increment_version(changed)  # which PyTorch cannot see for itself
+@final
+class AdamW(Uncompiled, torch.optim.AdamW):
+    """PyTorch's, with a step of the kernels beside its own."""
+
+    @torch.no_grad()
+    def step_natively(self, *, scale: float) -> None:
+        """Take a step by `scale` times the gradients of parameters that are contiguous float32."""
+        gradients, updates, changed = [], [], list[nn.Parameter]()
+        for group in self.param_groups:
+            rates = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state |= _blank(parameter)
+                held = (parameter, state["exp_avg"], state["exp_avg_sq"], state["step"])
+                changed.append(parameter)
+                gradients.append(parameter.grad)
+                updates.append(UpdateOf(*(tensor.data_ptr() for tensor in held), *rates))
+        listed, n_threads = _listed(gradients), torch.get_num_threads()
+        ready = (UpdateOf * len(updates))(*updates)
+        _library().assay_adamw(ready, listed, len(listed), scale, n_threads)
+        torch.autograd.graph.increment_version(changed)  # which PyTorch cannot see for itself
 
 
 def _blank(parameter: nn.Parameter) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from assay.native.abi import MatrixOf
 from assay.native.build import kernels
+from assay.train.uncompiled import Uncompiled
 
 ITERATIONS = 5
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan: steepest at 0 of those that stay near 1
@@ -41,7 +42,7 @@ class Update(NamedTuple):
 
 
 @final
-class Muon(Optimizer):
+class Muon(Uncompiled, Optimizer):
     """Nesterov momentum, made orthogonal, with decoupled decay; for matrices alone."""
 
     def __init__(

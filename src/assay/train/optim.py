@@ -15,12 +15,12 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from assay.errors import CheckpointError
 from assay.schema import Config, kind_alone
 from assay.source import Source
-from assay.train import adamw
+from assay.train.adamw import AdamW
 from assay.train.muon import Muon, step_together
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -56,9 +56,7 @@ class Optimizers:
         """
         self.set_rates(factor)
         for optimizer, _ in self.parts:
-            if isinstance(optimizer, AdamW):
-                adamw.step_natively(optimizer, scale=scale)
-            elif isinstance(optimizer, Muon) and bf16:
+            if isinstance(optimizer, AdamW) or (isinstance(optimizer, Muon) and bf16):
                 optimizer.step_natively(scale=scale)
             else:
                 assert isinstance(optimizer, Muon)

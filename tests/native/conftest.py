@@ -1,0 +1,30 @@
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory, worker_id):
+    """The folder of an unpacked wheel, built once for all processes of pytest, and its name."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "wheel"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "installed").is_dir():
+            left_out = shutil.ignore_patterns(".*", "__pycache__", "results", "paper")
+            shutil.copytree(ROOT, folder / "source", ignore=left_out)
+            build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+            subprocess.run(
+                build, cwd=folder / "source", check=True, capture_output=True, timeout=280
+            )
+            (path,) = folder.glob("*.whl")
+            zipfile.ZipFile(path).extractall(folder / "unpacked")
+            (folder / "unpacked").rename(folder / "installed")
+    (path,) = folder.glob("*.whl")
+    return folder / "installed", path.name
