@@ -34,13 +34,19 @@ def said_by(source: str, folder: Path, version: str | None = None, target: str =
     return subprocess.run([program], check=True, capture_output=True, text=True).stdout
 
 
-def without_better(installed: Path, folder: Path, name: str) -> Path:
-    """Return a copy of an unpacked wheel whose best library for this processor is `name`."""
-    runnable = build._runnable()
-    if name not in runnable[1:]:
-        pytest.skip(f"this processor runs {', '.join(runnable)}, of which the first is its own")
+def of_an_older(installed: Path, folder: Path, name: str) -> Path:
+    """Return a copy of an unpacked wheel whose one library, for any processor, is that of `name`.
+
+    Skips the test where that is this processor's own, or of a newer one.
+    """
+    targets, best = list(cxx.TARGETS), build._runnable()[0]
+    if name not in targets[targets.index(best) + 1 :]:
+        pytest.skip(f"the best library for this processor is that of {best}")
     copied = folder / "installed"
     shutil.copytree(installed, copied)
-    for better in runnable[: runnable.index(name)]:
-        (copied / "assay" / "native" / f"kernels-{better}.so").unlink()
+    for library in (copied / "assay" / "native").glob("kernels-*.so"):
+        if library.stem != f"kernels-{name}":
+            library.unlink()
+    left = copied / "assay" / "native" / f"kernels-{name}.so"
+    left.rename(left.with_name("kernels-DEFAULT.so"))
     return copied

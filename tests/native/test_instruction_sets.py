@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import compiler_in, without_better
+from programs import compiler_in, of_an_older
 
 from assay.native.compiler import TARGETS, find_compiler
 
@@ -54,7 +54,7 @@ def passes(*chosen, **environment):
 @pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 @pytest.mark.parametrize("name", list(TARGETS)[1:])
 def test_what_an_older_processor_computes_is_right_too(wheel, tmp_path, name):
-    folder = without_better(wheel[0], tmp_path, name)
+    folder = of_an_older(wheel[0], tmp_path, name)
     installed = {"PYTHONPATH": str(folder), "CXX": "/nowhere/g++"}
     assert f"vectors of {WIDTHS.get(name, 512)} bits" in note_of(installed)
     passes(**installed)
