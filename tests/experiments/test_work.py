@@ -141,6 +141,27 @@ def test_workers_whose_parent_is_killed_save_and_end(lab):
 
 
 @pytest.mark.slow
+def test_a_ctrl_c_while_workers_start_is_the_parents_to_answer(lab):
+    """It reaches every process of the terminal, of which one is importing PyTorch then."""
+    _, keys = filled(lab, [0], train__steps=100_000)
+    code = (
+        "import signal, sys; from pathlib import Path; from assay.experiments.work import run_all; "
+        "came = []; signal.signal(signal.SIGINT, lambda *told: came.append(told)); "
+        "print(flush=True); "
+        "run_all(Path(sys.argv[1]), sys.argv[2:], workers=1, stop=lambda: bool(came))"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(lab / "lab"), *keys],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    parent.stdout.readline()
+    time.sleep(1)
+    os.killpg(parent.pid, signal.SIGINT)
+    _, told = parent.communicate(timeout=60)
+    assert (parent.returncode, told) == (0, "")
+
+
+@pytest.mark.slow
 def test_workers_share_the_jobs_and_one_killed_costs_nothing(lab):
     """One of the two processes is killed with SIGKILL on its way; the same call goes on."""
     jobs, keys = filled(lab, range(4), train__steps=40)

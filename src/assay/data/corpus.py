@@ -143,6 +143,9 @@ def _documents(origins: tuple[Origin, ...], document_start: str | None) -> Itera
             yield Document(name, (text for _, text in group))
 
 
+_scans: dict[tuple[object, ...], Scan] = {}  # of this process, the latest of them
+
+
 def _scan_once(
     origins: tuple[Origin, ...],
     document_start: str | None,
@@ -160,9 +163,6 @@ def _scan_once(
             del _scans[next(iter(_scans))]
         _scans[key] = scan
     return scan
-
-
-_scans: dict[tuple[object, ...], Scan] = {}
 
 
 def _states(origins: tuple[Origin, ...]) -> tuple[object, ...] | None:

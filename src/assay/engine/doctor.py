@@ -150,7 +150,7 @@ def _kernels() -> Finding:
     found = at_hand()
     if found is None:
         words = (
-            "not compiled yet; whoever first needs them waits 10 to 40 s, if there is a compiler"
+            "not compiled yet; whoever first needs them waits half a minute, if there is a compiler"
         )
         return Finding("kernels", words, value=False)
     return Finding("kernels", f"{found.note}; they train and write text on the CPU", value=True)

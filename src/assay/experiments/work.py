@@ -11,9 +11,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -35,6 +35,9 @@ from assay.experiments.trainings import (
 )
 from assay.runs.manifest import now
 from assay.runs.run import Run
+
+if TYPE_CHECKING:  # Windows has one of them only
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 _POLL_S = 0.2
 _THREADS = 1
@@ -107,7 +110,7 @@ def _check_all_ended(jobs: Sequence[Job], statuses: Sequence[int | None]) -> Non
         )
 
 
-def _context() -> ForkServerContext | SpawnContext:
+def _context() -> "ForkServerContext | SpawnContext":
     """Return how workers are started: on Linux from a process that has imported all this once."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")

@@ -63,7 +63,7 @@ class Kernels:
 
 @functools.cache
 def kernels() -> Kernels:
-    """Return the kernels, compiled now (10 to 40 seconds) if neither wheel nor cache has them."""
+    """Return the kernels, compiled now (half a minute) if neither wheel nor cache has them."""
     if (shipped := _shipped()) is not None:
         return _described(shipped)
     compiler = cxx.find_compiler()
@@ -143,7 +143,7 @@ def _built(compiler: str) -> Path:
     command = cxx.command_of(compiler, cxx.version_of(compiler), cxx.native())
 
     def build(folder: Path) -> None:
-        _log.warning("compiling the C++ kernels for this processor, once: 10 to 40 seconds")
+        _log.warning("compiling the C++ kernels for this processor, once: about half a minute")
         cxx.compile_to(folder / _LIBRARY, command)
 
     entry = _entry(compiler)
