@@ -67,7 +67,7 @@ def test_a_text_is_scanned_once_as_long_as_it_is_as_it_was(tmp_path, monkeypatch
     assert opened(path, tokenizer=CharTokenizerConfig()).alphabet == "\nenotw"
     assert opened(path, document_start="two").n_documents == 2
     assert len(read) == 5
-    path.write_text("two")
+    path.write_text("two\none")
     os.utime(path, (now - 60, now - 60))
     second = sha256_after(9)
     assert (second != first, len(read)) == (True, 6)

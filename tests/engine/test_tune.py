@@ -12,6 +12,7 @@ from assay.engine import tune as tuning
 from assay.engine.device import describe_machine, settle
 from assay.engine.tune import Trial, as_it_began, tune
 from assay.errors import ConfigError
+from assay.experiments import estimate
 from assay.native.build import Kernels
 from assay.schema import decode
 from assay.train.config import TrainConfig
@@ -241,3 +242,19 @@ def test_every_field_of_a_trial_is_written(tmp_path):
     (path,) = kept_in(tmp_path)
     fields = {field.name for field in dataclasses.fields(Trial)}
     assert all(row.keys() == fields for row in json.loads(path.read_text()))
+
+
+@pytest.mark.usefixtures("native")
+def test_a_study_is_estimated_by_what_its_short_runs_take(monkeypatch):
+    taken = []
+
+    def observed(model, batch_at, optimizers, plan):
+        taken.append(plan)
+        return train(model, batch_at, optimizers, plan)
+
+    monkeypatch.setattr(estimate, "train", observed)
+    config = config_of(steps=100)
+    assert estimate.run_seconds(config, val_tokens=64) > 0
+    (plan,) = taken
+    assert plan.native == tuning.by_rule(config, settle(config.train)).native
+    assert plan.native == (tuning.platform.machine() in ("x86_64", "AMD64"))
