@@ -198,7 +198,7 @@ def _declared(library: CDLL) -> CDLL:
             (POINTER(c_void_p), c_int32, POINTER(TrainingJob), c_int32),
             None,
         ),
-        (library.assay_muon, (POINTER(MatrixOf), c_int32, c_float, c_int32), None),
+        (library.assay_muon, (POINTER(MatrixOf), c_int32, c_float, c_int32, c_int32), None),
         (library.assay_norm, (POINTER(GradientOf), c_int32, c_int32), c_double),
         (
             library.assay_adamw,

@@ -216,7 +216,7 @@ void some_panels(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, i
 }
 
 // C (m x n) = A B, upon `seed` if there is one, which lies as C does and may be C. `panel` is the
-// distance of two panels of B. Rows of A may be read up to the next multiple of 32 in both
+// distance of two panels of B. In bfloat16 rows of A may be read up to the next multiple of 32 in both
 // directions; what stands there meets zeros of B or reaches no element of C.
 template <typename T>
 void multiply(Left<T> a, int m, const T* b, int64_t panel, int n, int k, float* c, int64_t c_stride,

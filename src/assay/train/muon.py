@@ -2,8 +2,8 @@
 
 `torch.optim.Muon` takes the same steps one matrix at a time and in bfloat16 everywhere, which many
 a CPU multiplies slowly. Here matrices of one shape, of one model or of several, share each product,
-in float32 on a CPU. Where a run takes its products in bfloat16 there, the C++ kernels take the
-whole step, a matrix to a thread (`native/muon.cpp`). The state has PyTorch's names, so
+in float32 on a CPU. Where the C++ kernels train there, they take Muon's step too, a matrix to a
+thread and in the precision of the run (`native/muon.cpp`). The state has PyTorch's names, so
 checkpoints of each go on with the others.
 
 Shapes: N matrices of A rows and B columns; S = min(A, B).
@@ -63,12 +63,6 @@ class Muon(Uncompiled, Optimizer):
         step_together([self])
         return loss
 
-    def scale_gradients(self, factor: float) -> None:
-        """Multiply the gradients of all parameters that have one."""
-        gradients = [gradient for _, gradient, _, _ in self._learning()]
-        if factor != 1 and gradients:
-            torch._foreach_mul_(gradients, factor)
-
     def updates(self) -> Iterator[Update]:
         """Take the gradients into the momentum and yield the directions that come of it."""
         for parameter, gradient, mean, group in self._learning():
@@ -76,10 +70,14 @@ class Muon(Uncompiled, Optimizer):
             yield Update(parameter, gradient.lerp(mean, group["momentum"]), group)
 
     @torch.no_grad()
-    def step_natively(self, *, scale: float) -> None:
+    def step_natively(self, *, scale: float, bf16: bool) -> None:
         """Take a step by `scale` times the gradients with the C++ kernels.
 
-        Parameters and gradients are contiguous float32, products of bfloat16 summed in float32.
+        Parameters and gradients are contiguous float32, and so are the sums of products.
+
+        Args:
+            scale: Of the gradients.
+            bf16: Whether products are of bfloat16, which the processor has to have.
         """
         library = kernels().library
         assert library is not None, kernels().note
@@ -94,7 +92,7 @@ class Muon(Uncompiled, Optimizer):
             for parameter, gradient, mean, group in largest_first
         ]
         listed = (MatrixOf * len(matrices))(*matrices)
-        library.assay_muon(listed, len(listed), scale, torch.get_num_threads())
+        library.assay_muon(listed, len(listed), scale, bf16, torch.get_num_threads())
         torch.autograd.graph.increment_version([parameter for parameter, *_ in largest_first])
 
     def _learning(self) -> Iterator[tuple[nn.Parameter, Tensor, Tensor, dict[str, Any]]]:

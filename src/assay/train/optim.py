@@ -52,16 +52,15 @@ class Optimizers:
         Args:
             factor: Of the peak rates.
             scale: Of the gradients.
-            bf16: Whether Muon's products are of bfloat16; PyTorch takes its step otherwise.
+            bf16: Whether Muon's products are of bfloat16.
         """
         self.set_rates(factor)
         for optimizer, _ in self.parts:
-            if isinstance(optimizer, AdamW) or (isinstance(optimizer, Muon) and bf16):
-                optimizer.step_natively(scale=scale)
+            if isinstance(optimizer, Muon):
+                optimizer.step_natively(scale=scale, bf16=bf16)
             else:
-                assert isinstance(optimizer, Muon)
-                optimizer.scale_gradients(scale)
-                optimizer.step()
+                assert isinstance(optimizer, AdamW)
+                optimizer.step_natively(scale=scale)
 
     def set_rates(self, factor: float) -> None:
         """Let each optimizer's rate be `factor` times its peak."""
