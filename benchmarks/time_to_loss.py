@@ -4,8 +4,8 @@
 
 nanoGPT's recipe is 2,000 steps of 12 x 64 characters in float32, as its README and its
 config/train_shakespeare_char.py say; assay's is recipes/char_fast.toml. Both train on the first
-nine tenths and are judged on every window of the last. Seconds are those of the training steps
-alone, text and judging left out.
+nine tenths and are judged on every window of the last. assay takes its steps as `assay train` does
+with that recipe here. Seconds are those of the training steps alone, text and judging left out.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from assay.config import RunConfig
 from assay.data.prepare import Dataset, prepare
 from assay.data.windows import Windows, evaluation_windows
 from assay.engine.device import settle
+from assay.engine.tune import tune
 from assay.nn.model import GPT
 from assay.schema import decode, override
 from assay.train.loop import train
@@ -77,7 +78,8 @@ def assay(dataset: Dataset, config: RunConfig) -> tuple[nn.Module, float]:
     config = override(config, vocab)
     model = GPT.create(config.model, seed=config.train.seed)
     optimizers = config.train.optimizer.build(model)
-    steps = train(model, windows(dataset, config), optimizers, settle(config.train))
+    plan, _ = tune(config, settle(config.train))
+    steps = train(model, windows(dataset, config), optimizers, plan)
     return model, sum(report.elapsed_s for report in steps)
 
 
