@@ -250,10 +250,9 @@ void step(const MatrixOf* matrices, int count, float scale, Team team) {
   Floats direction;
   team.share(count, [&](int i) {
     const MatrixOf& m = matrices[i];
-    const int64_t count = int64_t(m.rows) * m.columns;
-    direction.resize(count);
+    direction.resize(int64_t(m.rows) * m.columns);
     lean(m, scale, direction.data());
-    normalise(direction.data(), count);
+    normalise(direction.data(), direction.size());
     memory.try_emplace({m.rows, m.columns}, m.rows, m.columns).first->second.run(direction);
     follow(m, direction.data());
   });
@@ -267,8 +266,10 @@ extern "C" {
 // One step of each of `count` matrices, by gradients times `scale`, with products of bfloat16 or not.
 void assay_muon(const MatrixOf* matrices, int32_t count, float scale, int32_t bf16, int32_t n_threads) {
   assay::together(n_threads < count ? n_threads : count, [&](assay::Team team) {
-    bf16 ? assay::step<assay::InBF16>(matrices, count, scale, team)
-         : assay::step<assay::InFloat32>(matrices, count, scale, team);
+    if (bf16)
+      assay::step<assay::InBF16>(matrices, count, scale, team);
+    else
+      assay::step<assay::InFloat32>(matrices, count, scale, team);
   });
 }
 }
