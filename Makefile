@@ -6,6 +6,8 @@ BENCH  := $(VENV)/bench
 # Torch goes in first and alone, so that the pinned build is taken and nothing larger.
 TORCH  ?= torch==2.13.0
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
+# Tests start many processes: each would compile all modules anew where bytecode is not kept.
+unexport PYTHONDONTWRITEBYTECODE
 # By worksteal a file's tests stay in one process, and so what they share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 

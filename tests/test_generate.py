@@ -80,6 +80,7 @@ ROLLING = [
 
 @CACHE
 @pytest.mark.parametrize("fields", ARCHITECTURES, ids=str)
+@pytest.mark.shapes_checked_by_others
 def test_a_ragged_batch_equals_each_row_alone_by_full_passes(fields, use_cache):
     """Four steps fit into the context; then the longest row is cropped, and others after it."""
     check_against_naive(model_of(**fields), RAGGED, DRAWN, 9, use_cache=use_cache)
@@ -93,6 +94,7 @@ def test_prompts_at_and_over_the_context_are_cropped(prompts, use_cache):
 
 @CACHE
 @pytest.mark.parametrize("fields", ROLLING, ids=str)
+@pytest.mark.shapes_checked_by_others
 def test_rolling_equals_full_passes_over_everything_so_far(fields, use_cache):
     check_against_naive(model_of(**fields), LONG, DRAWN, 12, use_cache=use_cache, window="rolling")
 

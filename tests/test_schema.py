@@ -279,6 +279,7 @@ paths = st.sampled_from([*field_paths(RunConfig), *(f"{p}.kind" for p in field_p
 words = st.text(st.sampled_from(".kindmodelxé\n "), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(paths | words, garbage, max_size=4))
 @example({"model.d_model": 10**400})

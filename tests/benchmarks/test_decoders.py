@@ -48,6 +48,7 @@ def gpt2():
     return restless(peer("huggingface", "transformers").gpt2(SHAPE))
 
 
+@pytest.mark.slow
 def test_hugging_face_decodes_what_its_full_pass_says(gpt2):
     decoder = peer("huggingface", "transformers").Decoder(gpt2)
     expected = without_cache(lambda text: gpt2(text, use_cache=False).logits)

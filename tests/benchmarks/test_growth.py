@@ -32,6 +32,7 @@ def test_a_fit_weighs_errors_by_what_they_are_of_the_cost():
     assert abs(constant + slope - costs[0]) < 0.05 * costs[0]
 
 
+@pytest.mark.slow
 def test_work_done_apart_returns_and_tells_why_it_failed():
     assert measured_apart(math.factorial, 5) == 120
     with pytest.raises(RuntimeError, match="ValueError"):
@@ -44,6 +45,7 @@ def test_a_step_of_replicas_is_timed_as_one_of_a_model_by_itself_is():
         assert 0 < point(small, replicas)["step_s"] < 10
 
 
+@pytest.mark.slow
 def test_replicas_are_timed_by_backend_and_told_in_steps_of_one():
     assert measure(torch.device("cpu"), most=1)["torch"][0] > 0
     found = {"shape": CPU.as_dict(), "values": [1, 8, 32], "step_s": {"graphs": [0.01, 0.02, 0.03]}}

@@ -11,6 +11,7 @@ HERE = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 
 
+@pytest.mark.slow
 def test_every_product_of_two_checkouts_has_a_rate(monkeypatch):
     monkeypatch.setattr(products, "_VISIT_S", 0.0)  # each product three times
     rates = products.measure(["DEFAULT"], [HERE, HERE], rounds=1)["DEFAULT"]

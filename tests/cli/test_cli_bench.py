@@ -1,10 +1,12 @@
 import json
 
+import pytest
 from small_run import SMALL
 
 FAST = (*SMALL, "model.vocab_size=50", "--seconds", "0.1")
 
 
+@pytest.mark.slow
 def test_a_machine_is_measured_as_json(assay):
     found = json.loads(assay("bench", *FAST, "--json").stdout)
     assert found["limits"]["read_bytes_per_s"] > 1e6
@@ -14,6 +16,7 @@ def test_a_machine_is_measured_as_json(assay):
     assert found["elapsed_s"] > 0
 
 
+@pytest.mark.slow
 def test_a_machine_is_measured_in_words(assay):
     result = assay("bench", *FAST)
     assert result.status == 0

@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 
 def doctor(*arguments, cwd):
     return subprocess.run(
@@ -14,6 +16,7 @@ def doctor(*arguments, cwd):
     )
 
 
+@pytest.mark.slow
 def test_the_doctor_says_in_words_and_for_programs_the_same_things(tmp_path):
     done = doctor(cwd=tmp_path)
     told = json.loads(done.stdout)
@@ -25,6 +28,7 @@ def test_the_doctor_says_in_words_and_for_programs_the_same_things(tmp_path):
     assert list(tmp_path.iterdir()) == []  # it changes nothing
 
 
+@pytest.mark.slow
 def test_for_programs_alone_nothing_is_said_in_words(tmp_path):
     done = doctor("--json", cwd=tmp_path)
     assert done.stderr == ""

@@ -131,6 +131,7 @@ def test_text_is_not_taken_from_the_checkpoint_of_another_run(assay, text, train
     assert "another config or text" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_model_no_memory_holds_is_one_sentence(assay, text):
     result = assay("train", text, *SMALL, "model.d_model=2000000000", "--name", "huge")
     assert result.status == 1

@@ -1,6 +1,7 @@
 """Runs side by side."""
 
 import json
+from pathlib import Path
 
 import pytest
 from small_run import SMALL
@@ -40,3 +41,15 @@ def test_one_run_alone_or_one_that_is_not_there_is_one_sentence(assay, trained):
     missing = assay("runs", trained, "dogs")
     assert missing.status == 1
     assert "dogs: no run of this name or path found" in missing.stderr
+
+
+def test_a_curve_is_drawn_when_it_is_asked_for(assay, trained):
+    curve = Path("runs", trained, "curve.png")
+    curve.unlink()
+    drawn = assay("runs", trained, "--curve")
+    assert drawn.status == 0
+    assert drawn.stdout == f"{curve}\n"
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    nothing = assay("runs", "--curve")
+    assert nothing.status == 2
+    assert "--curve found no run to draw" in nothing.stderr

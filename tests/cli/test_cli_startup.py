@@ -24,6 +24,7 @@ def test_help_imports_neither_torch_nor_matplotlib():
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_a_short_run_loads_neither_pytorchs_compiler_nor_algebra(tmp_path, native):
     """Whose import takes seconds; a model that is not compiled has no need of them."""
     (tmp_path / "cats.txt").write_text(TEXT)
@@ -83,6 +84,7 @@ def test_a_signal_saves_and_resume_ends_in_the_same_bits(tmp_path, number, statu
         assert whole.read_bytes() == cut.read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_pipe_that_closes_early_is_no_error(tmp_path):
     done = subprocess.run(
         f"{sys.executable} -m assay show --fields | head -1",

@@ -68,6 +68,7 @@ def test_tinyshakespeare_by_characters_is_split_as_nanogpt_splits_it(shakespeare
     assert (len(data.train.ids), len(data.val.ids)) == (1_003_854, 111_540)
 
 
+@pytest.mark.slow
 def test_gpt2s_files_give_the_published_number_of_tokens(shakespeare, gpt2, tmp_path):
     text = shakespeare.read_text(encoding="utf-8")
     assert len(gpt2.encode(text)) == 338_025
@@ -80,6 +81,7 @@ def test_gpt2s_files_give_the_published_number_of_tokens(shakespeare, gpt2, tmp_
     assert (len(data.train.ids), len(data.val.ids)) == (301_966, 36_059 + 1)
 
 
+@pytest.mark.slow
 def test_gpt2s_ids_are_tiktokens(gpt2, tiktoken_gpt2, kieu, vietnamese):
     code = "def f(x):\n\treturn {'a': [x ** 2 for x in range(10)]}  # don't\r\n\r\n    pass\n\n\n"
     emoji = "👩‍👩‍👧‍👦 🇻🇳 naïve e\u0301 ﷽ \u00a0\u3000\u2028 x\u200by 日本語。 ½² ٣ \x00"
@@ -87,6 +89,7 @@ def test_gpt2s_ids_are_tiktokens(gpt2, tiktoken_gpt2, kieu, vietnamese):
         assert gpt2.encode(text).tolist() == tiktoken_gpt2.encode(text, disallowed_special=())
 
 
+@pytest.mark.slow
 def test_cutting_real_text_changes_no_token(gpt2, vietnamese, shakespeare):
     for text in (vietnamese[:400_000], shakespeare.read_text(encoding="utf-8")[:400_000]):
         parts = list(cut_at_spaces(iter([text[i : i + 97] for i in range(0, len(text), 97)]), 50))

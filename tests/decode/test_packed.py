@@ -27,6 +27,7 @@ def texts_of(model, prompts, options):
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("weights", [None, *KINDS])
+@pytest.mark.shapes_checked_by_others
 def test_generations_side_by_side_write_what_each_writes_alone(native, weights, reader):
     """The second begins while the first is under way; neither sees the other's keys."""
     model = small()

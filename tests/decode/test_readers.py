@@ -59,6 +59,7 @@ def test_with_pytorch_a_row_has_the_same_bits_in_company_where_it_is_to_be_exact
             assert torch.equal(found[0], expected[p * n])
 
 
+@pytest.mark.slow
 def test_with_pytorch_a_row_reads_the_same_side_by_side_and_apart_to_rounding():
     """The last bits differ, or the test above would say nothing."""
     rows = [[number % VOCAB, 5, 7] for number in range(11)]
@@ -121,6 +122,7 @@ def test_the_samples_of_a_prompt_read_it_once(native, reader):
     torch.testing.assert_close(steps[3][1], own[3][1].expand(5, -1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rolling_row_takes_no_more_room_than_its_window_and_a_pass(native):
     run, _ = run_of(WINDOWED, window="rolling", max_new_tokens=1)
     longer, _ = run_of(WINDOWED, window="rolling", max_new_tokens=1000)

@@ -60,6 +60,7 @@ def test_a_model_of_one_token_of_context_can_be_measured():
     assert measure_decoding(model, Limits(1, 1, 1), rows=1, seconds=0.01).prompt_tokens == 1
 
 
+@pytest.mark.slow
 def test_limits_are_those_of_a_computer():
     """More than a pocket calculator's and less than all the machines of the world."""
     limits = measure_limits(torch.device("cpu"))

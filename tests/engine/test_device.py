@@ -67,6 +67,7 @@ def test_dropout_is_not_recorded():
         check_backend(config, plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_rate_of_products_is_that_of_a_computer(autocast):
     """More than a pocket calculator's and less than all the machines of the world: 1e6 to 1e21."""

@@ -115,7 +115,7 @@ def test_replicas_are_the_models_trained_alone(fields):
         assert_same(reports, alone(twin), one, twin, bound=EXACT)
 
 
-@pytest.mark.parametrize("kernel", ["fused", "blocks"])
+@pytest.mark.parametrize("kernel", ["fused", pytest.param("blocks", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fields", DROPPING)
 def test_each_replica_drops_what_it_would_drop_alone(fields, kernel):
     fields = fields | {"micro_batches": 2, "kernel": kernel}

@@ -74,6 +74,7 @@ def test_a_long_run_times_every_kernel_that_may_be_chosen(tmp_path):
     assert not plan.autocast
 
 
+@pytest.mark.slow
 def test_long_steps_are_timed_once(tmp_path, monkeypatch):
     """Every step is long here; the first one of a way warms up."""
     taken = []

@@ -9,6 +9,5 @@ def base(tmp_path, monkeypatch):
     """The config of a run of a moment, with a cache of its own."""
     monkeypatch.setenv("ASSAY_CACHE", cache_in(tmp_path))
     monkeypatch.setattr("assay.engine.device._TIMED_S", 1e-9)
-    monkeypatch.setattr("assay.runs.run.draw_curve", lambda *a, **k: None)
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     return base_on(tmp_path / "text.txt")

@@ -33,6 +33,7 @@ def test_sides_differ_in_nothing_but_their_seeds():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 10])
 def test_of_normal_noise_alpha_of_all_draws_are_called_different(n):
     """20 pools of 1,000 draws: 0.05 +- 4 standard errors of 20,000, were draws independent."""

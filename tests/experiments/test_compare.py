@@ -30,6 +30,7 @@ def arms(*lists):
     return {f"arm{i}": arm(f"arm{i}", values) for i, values in enumerate(lists)}
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 5))
 def test_an_interval_excludes_zero_just_where_holm_rejects(seed, n, others):
@@ -57,6 +58,7 @@ def test_holm_stops_at_the_first_that_is_not_rejected_and_so_do_the_intervals():
         assert not found.interval.excludes(0.0)
 
 
+@pytest.mark.slow
 def test_an_arm_made_worse_by_a_known_amount_is_called_worse_at_the_promised_power():
     """Noise is shared by pairs and does not count; its own part decides."""
     rng, n, own, times = np.random.default_rng(0), 5, 0.01, 400

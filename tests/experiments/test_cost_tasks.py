@@ -46,6 +46,7 @@ def test_counts_are_those_of_the_closed_form():
     assert found["step"] == found["closed_step"]
 
 
+@pytest.mark.slow
 def test_memory_is_the_same_number_every_time():
     task = CountedMemory(grid=Grid(model=MODEL, seq_len=8, along="n_layers", sizes=(1, 2, 3)))
     found = taken(task)
@@ -75,6 +76,7 @@ def test_without_a_cache_only_the_last_logits_are_counted():
     assert pass_flops("training", counted) == 3 * pass_flops("forward", counted)
 
 
+@pytest.mark.slow
 def test_ways_of_attention_agree_and_are_counted_and_timed():
     shape = {"heads": 2, "d_head": 4}
     errors = taken(KernelErrors(**shape, seq_len=16, seed=0))

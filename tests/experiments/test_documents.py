@@ -31,6 +31,7 @@ def documents(base, tmp_path):
 
 def run_of(config, path):
     run = Run.create(config, path)
+    run.draws_curve = False
     for _ in run.train():
         pass
     return run

@@ -119,6 +119,7 @@ def test_a_name_hangs_on_task_text_and_code(text, monkeypatch):
     assert Keys().of_task(panel()) != "" != before
 
 
+@pytest.mark.slow
 def test_the_code_of_a_task_is_what_it_imports_and_nothing_else(tmp_path, monkeypatch):
     """A copy of the package: a change far away leaves the hash, one in an import changes it."""
     import shutil

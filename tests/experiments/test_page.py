@@ -32,6 +32,7 @@ def results(tmp_path):
     return Results.of(study)
 
 
+@pytest.mark.slow
 def test_what_draws_figures_is_made_once_and_needs_no_cache(tmp_path, monkeypatch):
     """A cache inside a file can neither be read nor written."""
     fresh = figure.library.__wrapped__

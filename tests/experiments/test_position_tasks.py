@@ -30,7 +30,6 @@ KINDS = ("learned", "rope")
 def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASSAY_CACHE", cache_in(tmp_path_factory.mktemp("position")))
-        patch.setattr("assay.runs.run.draw_curve", lambda *a, **k: None)
         yield
 
 
@@ -43,6 +42,7 @@ def runs(_cache, tmp_path_factory):
 def trained(kind, path):
     config = base_on("task:copy", model__position=kind, train__steps=40, train__seed=1)
     run = Run.create(config, path)
+    run.draws_curve = False
     for _ in run.train():
         pass
     return run

@@ -103,6 +103,7 @@ def test_arms_that_are_alike_are_called_equivalent_where_seeds_suffice():
     assert share(p_equivalent(x, 0.1 * sd) < 0.05 for x in d) < 0.05
 
 
+@pytest.mark.slow
 @every_noise
 def test_a_family_of_comparisons_with_one_base_errs_as_often_as_one(noise):
     """Five arms, all like their common base: the comparisons hang together."""
@@ -132,6 +133,7 @@ def test_holms_p_values_grow_by_the_number_of_hypotheses_still_open(p_values):
     assert len(adjusted) == len(p_values)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)  # statsmodels collects garbage at every call
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
 def test_holms_p_values_are_those_of_statsmodels(p_values):

@@ -31,6 +31,7 @@ def simulated(rng, widening, *, effects, noise=1.0):
     return compare(runs, METRIC, n_first=widening.n_first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [400, 8])
 def test_intervals_cover_what_they_say_whether_the_bound_binds_or_not(most):
     """Of 400 experiments, 95 % within four standard errors; the truth is a difference of 20."""

@@ -183,6 +183,7 @@ def test_workers_share_the_jobs_and_one_killed_costs_nothing(lab):
     )
     for _ in alone.train():
         pass
+    assert not list(jobs.cells.glob("*/curve.png"))  # drawn where one is asked for
     names = ("metrics.jsonl", "checkpoints/step-000040/model.safetensors")
     for name in names:
         assert (lab / "alone" / name).read_bytes() == (jobs.cells / killed[0] / name).read_bytes()

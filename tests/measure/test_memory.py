@@ -66,6 +66,7 @@ def test_the_same_pass_is_counted_the_same_twice():
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_what_a_fused_model_saves_is_linear_in_tokens_and_in_layers():
     by_tokens = [saved_of(model_of(), t) for t in (64, 128, 256)]
     assert by_tokens[2] - by_tokens[1] == pytest.approx(2 * (by_tokens[1] - by_tokens[0]), rel=1e-6)
@@ -80,6 +81,7 @@ def test_recomputing_saves_only_what_enters_each_block():
     assert saved_of(model, 64) < whole / 2
 
 
+@pytest.mark.slow
 def test_attention_by_hand_saves_all_t2_weights_and_the_fused_kernel_none():
     def saved(n_tokens, attention):
         heads = random_heads((1, 4, n_tokens, 8), torch.float32, seed=0)

@@ -52,6 +52,7 @@ class Slow:
         return (max(after.get(word, 0) - d, 0) + d * len(after) * lower) / total
 
 
+@pytest.mark.slow
 @given(IDS, st.integers(1, 3))
 def test_every_probability_against_the_definition(ids, order):
     model, slow = NGramModel.fit(np.array(ids), vocab_size=V, order=order), Slow(ids, order)

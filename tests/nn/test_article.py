@@ -103,6 +103,7 @@ def moments(draws):
     return values.mean(), values.std(), values.abs().max()
 
 
+@pytest.mark.slow
 def test_weights_start_from_the_distributions_of_the_appendix():
     n_draws, config = 60, presets.minigpt(vocab_size=V, max_seq_len=T, d_model=D, n_heads=H)
     ours = [dict(GPT.create(config, seed=s).named_parameters()) for s in range(n_draws)]

@@ -123,6 +123,7 @@ def test_logits_and_gradients_by_blocks_are_those_of_the_fused_kernel(name, smal
 
 
 @every_case
+@pytest.mark.shapes_checked_by_others
 def test_changing_a_token_leaves_the_logits_before_it_bit_equal_in_blocks(name, small_blocks):
     model, tokens = shaken(name), tokens_of(1, LENGTH)
     model.kernel = "blocks"
@@ -140,6 +141,7 @@ def test_changing_a_token_leaves_the_logits_before_it_bit_equal_in_blocks(name, 
 
 @every_case
 @pytest.mark.parametrize("kernel", ["fused", "blocks"])
+@pytest.mark.shapes_checked_by_others
 def test_reading_in_chunks_and_padded_through_the_cache_equals_the_twin(name, kernel, small_blocks):
     model, lengths = shaken(name), (LENGTH, 4)
     tokens, padding = tokens_of(2, LENGTH), torch.tensor([LENGTH - n for n in lengths])

@@ -47,6 +47,7 @@ def test_logits_are_those_of_the_readable_twin(name):
 
 
 @every_case
+@pytest.mark.shapes_checked_by_others
 def test_changing_a_token_leaves_all_logits_before_it_bit_equal(name):
     model, tokens = shaken(name), tokens_of(1, LENGTH)
     before = model(tokens)
@@ -60,6 +61,7 @@ def test_changing_a_token_leaves_all_logits_before_it_bit_equal(name):
 
 @every_case
 @pytest.mark.parametrize("chunks", [(1,) * LENGTH, (4, 3, 2), (LENGTH,)], ids=str)
+@pytest.mark.shapes_checked_by_others
 def test_reading_in_chunks_through_the_cache_equals_one_pass(name, chunks):
     model, tokens = shaken(name), tokens_of(2, LENGTH)
     cache = model.new_cache()
@@ -70,6 +72,7 @@ def test_reading_in_chunks_through_the_cache_equals_one_pass(name, chunks):
 
 @every_case
 @pytest.mark.parametrize("chunks", [None, (1,) * LENGTH, (3, 4, 2)], ids=str)
+@pytest.mark.shapes_checked_by_others
 def test_rows_padded_on_the_left_equal_each_row_alone(name, chunks):
     model, lengths = shaken(name), (LENGTH, 5, 1)
     tokens, padding = tokens_of(3, LENGTH), torch.tensor([LENGTH - n for n in lengths])
@@ -85,6 +88,7 @@ def test_rows_padded_on_the_left_equal_each_row_alone(name, chunks):
 
 
 @every_case
+@pytest.mark.shapes_checked_by_others
 def test_a_batch_equals_its_rows_one_by_one(name):
     model, tokens = shaken(name), tokens_of(4, LENGTH)
     rows = torch.cat([model(row[None]) for row in tokens])
@@ -105,6 +109,7 @@ def test_evaluation_draws_no_dropout_and_training_draws_it_where_it_is_set(name)
 
 
 @every_case
+@pytest.mark.shapes_checked_by_others
 def test_the_meta_device_has_the_same_names_and_shapes(name):
     with torch.device("meta"):
         meta = GPT(CASES[name])
@@ -117,6 +122,7 @@ def test_the_meta_device_has_the_same_names_and_shapes(name):
 
 
 @every_case
+@pytest.mark.shapes_checked_by_others
 def test_saved_and_loaded_weights_give_bit_equal_logits(name, tmp_path):
     model, tokens = shaken(name), tokens_of(2, LENGTH)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -147,6 +153,7 @@ def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(name)
 
 
 @every_case
+@pytest.mark.shapes_checked_by_others
 def test_initial_weights_of_a_shared_name_and_shape_do_not_depend_on_other_fields(name):
     config = CASES[name]
     other = override(
@@ -176,6 +183,7 @@ def test_initial_weights_of_a_shared_name_and_shape_do_not_depend_on_other_field
 
 
 @every_case
+@pytest.mark.shapes_checked_by_others
 def test_equal_seeds_give_bit_equal_weights_and_other_seeds_other_ones(name):
     one, same, other = (GPT.create(CASES[name], seed=s).state_dict() for s in (7, 7, 8))
     for parameter, weight in one.items():
@@ -213,6 +221,7 @@ def test_bfloat16_autocast_stays_within_the_sum_of_its_roundings(name):
 @pytest.mark.parametrize("position", ["none", "learned", "sinusoidal", "rope", "alibi"])
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("n_new", [0, 1, 2, 9])
+@pytest.mark.shapes_checked_by_others
 def test_greedy_decoding_through_the_cache_equals_the_naive_loop(position, window, n_new):
     config = decode(
         ModelConfig,

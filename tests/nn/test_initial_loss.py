@@ -79,6 +79,7 @@ def standard_error(*samples):
     return math.sqrt(sum(statistics.variance(sample) / len(sample) for sample in samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_loss_before_training_is_that_of_the_appendix(arm):
     ours, theirs = our_losses(arm), appendix_losses(arm)

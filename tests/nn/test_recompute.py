@@ -22,6 +22,7 @@ def gradients(model, tokens, *, recompute):
 
 @every_case
 @pytest.mark.parametrize("kernel", ["fused", "blocks"])
+@pytest.mark.shapes_checked_by_others
 def test_gradients_are_bit_equal_and_dropout_repeats(name, kernel):
     model = GPT.create(CASES[name], seed=1).train()
     model.kernel = kernel

@@ -58,6 +58,7 @@ def test_another_text_torch_or_machine_is_named(trio):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_says_so_and_ends_as_diff_does(trio, tmp_path, monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["assay", "diff", *arguments, "--runs", str(tmp_path)])

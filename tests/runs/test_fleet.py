@@ -39,6 +39,7 @@ def status_of(run):
     return run.folder.read_manifest()["status"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"model__dropout": 0.2, "train__micro_batches": 2}])
 def test_each_run_of_a_fleet_is_the_run_by_itself(tmp_path, text, changes):
     together = fleet(tmp_path / "together", text, **changes)
@@ -72,6 +73,7 @@ def test_the_manifest_says_how_many_ran_together(tmp_path, text):
         assert manifest["stretches"][0]["machine"]["replicas"] == 3
 
 
+@pytest.mark.slow
 def test_an_interrupted_fleet_goes_on_to_the_same_bits(tmp_path, text):
     whole = fleet(tmp_path / "whole", text, model__dropout=0.2)
     broken = fleet(tmp_path / "broken", text, model__dropout=0.2)

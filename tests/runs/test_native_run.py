@@ -74,6 +74,7 @@ def _as_if_by_pytorch(plan):
     return describe_machine(plan) | {"backend": "torch"}
 
 
+@pytest.mark.slow
 def test_runs_in_company_have_the_bits_of_runs_alone(tmp_path, text):
     torch.set_num_threads(2)
     seeds = (3, 4, 5)

@@ -53,6 +53,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, text, changes):
     assert bits_of(broken) == bits_of(whole)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_after_every_step_goes_on_to_the_same_bits(tmp_path, text):
     config = config_of(text, model__dropout=0.2)
     whole = straight(config, tmp_path / "whole")

@@ -236,7 +236,7 @@ def test_an_exception_of_the_reader_leaves_an_interrupted_run(tmp_path, text):
 
 
 def test_the_curve_is_a_picture_with_something_on_it(tmp_path, text):
-    finish(created(text, tmp_path))
+    list(created(text, tmp_path).train())
     with Image.open(tmp_path / "run" / "curve.png") as picture:
         assert picture.format == "PNG"
         assert picture.size == (864, 504)  # 7.2 × 4.2 inches at 120 dots
@@ -312,6 +312,7 @@ def test_tensorboard_is_left_out_where_it_is_not_asked_for(tmp_path, text):
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
+@pytest.mark.slow
 def test_bfloat16_on_a_cpu_trains(tmp_path, text):
     run = created(text, tmp_path, train__precision="bf16")
     finish(run)
@@ -328,6 +329,7 @@ def test_a_stop_at_any_step_saves_that_step(tmp_path, text, step):
     assert status(run) == "interrupted"
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, text):
     """The rate is so high that evaluations go up and down, and some seed's best is an early one."""
     early = []

@@ -123,6 +123,7 @@ def test_ten_skipped_steps_in_a_row_end_a_run_wherever_it_was_interrupted(tmp_pa
     assert bits(whole) == bits(broken)
 
 
+@pytest.mark.slow
 def test_a_gradient_a_hundred_times_too_large_is_a_spike_and_is_seen_after_a_resume_too(
     tmp_path, text
 ):
@@ -164,6 +165,7 @@ def test_what_a_checkpoint_says_of_its_run(tmp_path, text):
     assert 0 < stretch["save_s"] < 60
 
 
+@pytest.mark.slow
 def test_checkpoints_that_cost_more_than_they_should_are_noted(tmp_path, text, monkeypatch):
     """Each takes half a second here, and a step some milliseconds."""
     write = assay.train.shelf.write_checkpoint

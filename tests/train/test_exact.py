@@ -44,6 +44,7 @@ def after_training(micro_batches, *, steps=3, optimizer=None, exact_rows=2, **mo
     "fields",
     [{"dropout": 0.3}, {"tie_embeddings": True}, {"position": "learned", "dropout": 0.1}],
 )
+@pytest.mark.shapes_checked_by_others
 def test_every_cut_of_a_batch_gives_the_same_bits_in_exact_mode(optimizer, fields):
     whole = after_training(1, optimizer=optimizer, **fields)
     for micro_batches in (2, 3, 6):

@@ -107,6 +107,7 @@ def kill_everywhere(tmp_path, write, read, *, start=1):
     raise AssertionError("the writer never came to its end")
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_point_leaves_the_old_checkpoint_or_the_new(tmp_path):
     outcomes = kill_everywhere(tmp_path, write_checkpoint, careful_read)
     assert len(outcomes) > 15
@@ -116,6 +117,7 @@ def test_a_writer_killed_at_any_point_leaves_the_old_checkpoint_or_the_new(tmp_p
     assert set(steps) == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_writer_of_the_same_step_again_killed_at_any_point_leaves_one_of_the_two(tmp_path):
     """The old one must not be gone before the new one has its name."""
     models = {version: model_of(seed=version) for version in (1, 2)}

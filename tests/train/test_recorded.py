@@ -49,6 +49,7 @@ class NothingFromTheHost(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
+@pytest.mark.shapes_checked_by_others
 def test_a_pass_takes_nothing_from_the_host(config):
     model = model_of(config).to("meta")
     passes = passes_of(model, plan_of())
@@ -60,6 +61,7 @@ def test_a_pass_takes_nothing_from_the_host(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS[::4], ids=label)
+@pytest.mark.shapes_checked_by_others
 def test_neither_does_one_of_replicas(config):
     members = [member(config, seed, device="meta") for seed in range(3)]
     group = Group(members)

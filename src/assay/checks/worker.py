@@ -23,6 +23,7 @@ def train_until(path: Path, until: int, *, hold: int | None = None) -> None:
     """
     parent = os.getppid()
     run = Run.open(path.absolute())
+    run.draws_curve = False
     with run.at_work() as stretch:
 
         def stop() -> bool:

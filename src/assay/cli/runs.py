@@ -27,6 +27,9 @@ def runs(
     compared: Compared = None,
     folder: RunsFolder = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Draw curve.png of each run named, at any time.")
+    ] = False,
 ) -> None:
     """List runs, oldest first; or compare some: config, parameters, FLOPs, tokens, result.
 
@@ -37,9 +40,13 @@ def runs(
     assay runs
     assay runs --json | jq .
     assay runs first second third
+    assay runs first --curve
     """  # noqa: D301
     from assay.runs.folder import RunFolder
 
+    if curve:
+        _draw_curves(compared, folder)
+        return
     if compared:
         _compare([RunFolder.find(name, folder) for name in compared], as_json=as_json)
         return
@@ -53,6 +60,18 @@ def runs(
     Console(markup=False).print(
         table if rows else f"No runs under {escaped(str(folder))}/ yet. Begin with: assay train"
     )
+
+
+def _draw_curves(names: list[str] | None, folder: Path) -> None:
+    """Draw what each run has done so far; print the pictures' paths."""
+    from assay.runs.run import Run
+
+    if not names:
+        raise ConfigError(
+            "runs: --curve found no run to draw; expected names or paths: assay runs first --curve"
+        )
+    for run in [Run.open(name, root=folder) for name in names]:
+        typer.echo(str(run.draw_curve()))
 
 
 def _row(folder: "RunFolder") -> dict[str, Any]:

@@ -21,10 +21,13 @@ def run_of(jobs: Jobs, job: Job) -> Run:
     """Return the run of a job that this process holds; make its folder if it has none."""
     path = jobs.cells / job.key
     if (path / "config.json").is_file():
-        return Run.open(path)
-    shutil.rmtree(path, ignore_errors=True)  # a worker was killed while it made the folder
-    config = RunConfig.model_validate_json(jobs.content(job.key))
-    return Run.create(decode(RunConfig, config.model_dump()), path)
+        run = Run.open(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)  # a worker was killed while it made the folder
+        config = RunConfig.model_validate_json(jobs.content(job.key))
+        run = Run.create(decode(RunConfig, config.model_dump()), path)
+    run.draws_curve = False
+    return run
 
 
 def train_alone(jobs: Jobs, job: Job, stop: Callable[[], bool]) -> Outcome:

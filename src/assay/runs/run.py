@@ -52,6 +52,7 @@ class Run:
         folder: Its files.
         config: The resolved config.
         notes: What was noticed and mended while it was opened: checkpoints set aside, and why.
+        draws_curve: Whether training ends with `curve.png` drawn, which takes a moment.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Run:
         self.folder = folder
         self.config = config
         self.notes: list[str] = []
+        self.draws_curve = True
         self._dataset = dataset  # prepared by `create`, for the first stretch
 
     @classmethod
@@ -160,6 +162,16 @@ class Run:
                 raise
             finally:
                 self._close(stretch, manifest)
+
+    def draw_curve(self) -> Path:
+        """Draw the losses so far into `curve.png`, and return its path.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
+        with _said("written"):
+            vocab = self.config.model.vocab
+            return draw_curve(self.folder.path, title=self.folder.path.name, vocab_size=vocab)
 
     def write(
         self,
@@ -323,8 +335,8 @@ class Run:
         ending = {"ended": manifest["ended"], "to_step": stretch.step, **seconds}
         manifest["stretches"][-1] |= ending
         self.folder.write_json("manifest.json", manifest)
-        vocab = self.config.model.vocab
-        draw_curve(self.folder.path, title=self.folder.path.name, vocab_size=vocab)
+        if self.draws_curve:
+            self.draw_curve()
 
 
 def _with_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
