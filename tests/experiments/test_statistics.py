@@ -57,6 +57,7 @@ def share(events):
     return float(np.mean(list(events)))
 
 
+@pytest.mark.slow
 @every_noise
 @every_number
 def test_arms_that_are_alike_are_called_different_no_more_often_than_alpha(noise, n):
@@ -77,6 +78,7 @@ def test_an_interval_of_95_percent_covers_the_truth_in_95_percent(noise, n):
         assert covers <= 0.95 + margin(0.95)
 
 
+@pytest.mark.slow
 @every_noise
 @every_number
 def test_an_effect_of_the_size_promised_is_seen_with_the_power_promised(noise, n):
@@ -88,6 +90,7 @@ def test_an_effect_of_the_size_promised_is_seen_with_the_power_promised(noise, n
         assert seen <= 0.8 + margin(0.8)
 
 
+@pytest.mark.slow
 @every_noise
 @every_number
 def test_arms_that_differ_by_delta_are_called_equivalent_no_more_often_than_alpha(noise, n):
