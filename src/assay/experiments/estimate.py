@@ -16,7 +16,7 @@ from assay.train.loop import train
 
 _STEPS = 4  # of which the first, which pays for all that is made once, does not count
 _BACKWARD = 3  # a step costs three times a forward pass
-_AROUND_S = 1.0  # to read the text, to write a checkpoint, a sample and the curve
+_AROUND_S = 1.0  # to read the text, to write a checkpoint and a sample
 
 
 def mean_run_seconds(design: Design) -> float:
