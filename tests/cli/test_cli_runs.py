@@ -50,6 +50,10 @@ def test_a_curve_is_drawn_when_it_is_asked_for(assay, trained):
     assert drawn.status == 0
     assert drawn.stdout == f"{curve}\n"
     assert curve.read_bytes().startswith(b"\x89PNG")
+    curve.with_name("metrics.jsonl").unlink()
+    empty = assay("runs", trained, "--curve")
+    assert empty.status == 1
+    assert "metrics.jsonl: no loss found to draw; expected a run that was trained" in empty.stderr
     nothing = assay("runs", "--curve")
     assert nothing.status == 2
     assert "--curve found no run to draw" in nothing.stderr

@@ -71,6 +71,9 @@ def _draw_curves(names: list[str] | None, folder: Path) -> None:
             "runs: --curve found no run to draw; expected names or paths: assay runs first --curve"
         )
     for run in [Run.open(name, root=folder) for name in names]:
+        metrics = run.folder.path / "metrics.jsonl"
+        if not metrics.exists() or not metrics.stat().st_size:
+            raise RunError(f"{metrics}: no loss found to draw; expected a run that was trained.")
         typer.echo(str(run.draw_curve()))
 
 
