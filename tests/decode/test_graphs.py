@@ -43,7 +43,6 @@ def test_every_architecture_goes_on_as_with_a_growing_cache(config):
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi", "sinusoidal"])
-@pytest.mark.shapes_checked_by_others
 def test_a_window_rolls_on(position):
     model = small(mixer={"kind": "attention", "window": 5}, position=position).double()
     check_alike(model, window="rolling", max_new_tokens=3 * LENGTH)

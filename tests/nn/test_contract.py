@@ -61,7 +61,6 @@ def test_changing_a_token_leaves_all_logits_before_it_bit_equal(name):
 
 @every_case
 @pytest.mark.parametrize("chunks", [(1,) * LENGTH, (4, 3, 2), (LENGTH,)], ids=str)
-@pytest.mark.shapes_checked_by_others
 def test_reading_in_chunks_through_the_cache_equals_one_pass(name, chunks):
     model, tokens = shaken(name), tokens_of(2, LENGTH)
     cache = model.new_cache()
@@ -72,7 +71,6 @@ def test_reading_in_chunks_through_the_cache_equals_one_pass(name, chunks):
 
 @every_case
 @pytest.mark.parametrize("chunks", [None, (1,) * LENGTH, (3, 4, 2)], ids=str)
-@pytest.mark.shapes_checked_by_others
 def test_rows_padded_on_the_left_equal_each_row_alone(name, chunks):
     model, lengths = shaken(name), (LENGTH, 5, 1)
     tokens, padding = tokens_of(3, LENGTH), torch.tensor([LENGTH - n for n in lengths])

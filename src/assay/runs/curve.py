@@ -1,6 +1,7 @@
 """The curve of a run as a figure."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def draw_curve(folder: Path, *, title: str, vocab_size: int) -> Path:
     if train or val:
         axes.legend(frameon=False)
     path = folder / "curve.png"
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")  # another process may be drawing it too
     figure.savefig(temporary, format="png")
     temporary.replace(path)
     return path
