@@ -63,7 +63,7 @@ def check_cache(model: GPT, dataset: Dataset) -> Iterator[Finding]:
         yield Finding("text", words, facts=facts)
         for name, first in (("token by token", 1), ("after a prompt", max(1, length // 2))):
             yield _finding(name, compare(full, read_cached(model, tokens, first)), bound)
-        why_not = unsupported(model) or (None if kernels().library else kernels().note)
+        why_not = unsupported(model) or kernels().lacks("decode_fp32")
         if why_not:
             yield Finding("C++ kernels", f"not looked at: {why_not}")
         else:

@@ -13,6 +13,10 @@ from assay.cli.progress import words
 def doctor(
     runs: RunsFolder = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="The findings alone, on stdout.")] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="Compile the C++ kernels if need be, and check them again."),
+    ] = False,
 ) -> None:
     """Look at processor, threads, precision, compiler, memory and disk; say what to mend.
 
@@ -20,14 +24,15 @@ def doctor(
 
     \b
     assay doctor
+    assay doctor --kernels
     assay doctor --json
     """  # noqa: D301
     from dataclasses import asdict
 
-    from assay.engine.doctor import examine
+    from assay.engine.doctor import examine, examine_kernels
 
     findings = []
-    for finding in examine(runs):
+    for finding in examine_kernels() if kernels else examine(runs):
         findings.append(finding)
         if not as_json:
             words.print(f"{'ok  ' if finding.fine else 'MEND'} {finding.name:12} {finding.found}")

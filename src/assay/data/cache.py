@@ -1,20 +1,25 @@
 """A folder of prepared files that is whole or not there, whatever happens while it is written."""
 
 import json
+import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from assay.disk import flush, read_json, sha256_of
 from assay.errors import DataError
 
+_log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+_QUIET_S = 3.0
+"""After which somebody who waits for another process is told so."""
 _MOST_BYTES = 1 << 16
 
 
@@ -31,21 +36,29 @@ def cache_folder(given: Path | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay"
 
 
-def open_entry(entry: Path, build: Callable[[Path], None]) -> str:
+def open_entry(
+    entry: Path, build: Callable[[Path], None], *, patience_s: float | None = None
+) -> str:
     """Make sure that `entry` is there and whole; say how: `found`, `built` or `rebuilt: WHY`.
 
     Every file is compared with the SHA-256 it was written with. An entry that is missing or
     differs is built by `build` in a temporary folder, synced to disk and renamed, under a lock, so
     that two processes may ask at once and a killed one leaves nothing under the final name.
 
+    Args:
+        entry: The folder.
+        build: Writes the files into a folder.
+        patience_s: Longest to wait for another process that builds it; None: as long as it takes.
+
     Raises:
-        DataError: When the cache cannot be written (a full disk, permissions).
+        DataError: When the cache cannot be written (a full disk, permissions), or another process
+            took too long.
     """
     if find_fault(entry) is None:
         return "found"
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
+        with _locked(entry, patience_s):
             fault = find_fault(entry)  # another process may have built it meanwhile
             if fault is None:
                 return "found"
@@ -53,10 +66,35 @@ def open_entry(entry: Path, build: Callable[[Path], None]) -> str:
             _build(entry, build)
     except OSError as error:
         raise DataError(
-            f"{entry.parent}: cannot write the prepared text ({error.strerror or error}); expected "
-            "a folder with room. Free some space, or set ASSAY_CACHE to another folder."
+            f"{entry.parent}: cannot write the cache ({error.strerror or error}); expected a "
+            "folder with room. Free some space, or set ASSAY_CACHE to another folder."
         ) from None
     return f"rebuilt: {fault}" if existed else "built"
+
+
+@contextmanager
+def _locked(entry: Path, patience_s: float | None) -> Iterator[None]:
+    """Hold the lock of an entry; say so where another process has it for long.
+
+    Raises:
+        DataError: If it has it for longer than there is patience.
+    """
+    lock = FileLock(entry.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=_QUIET_S)
+    except Timeout:
+        _log.warning("%s: another process is at work on it; waiting for it.", entry)
+        try:
+            lock.acquire(timeout=-1 if patience_s is None else patience_s)
+        except Timeout:
+            raise DataError(
+                f"{entry}: another process has been at work on it for over {patience_s:.0f} s; "
+                "expected it to end. If it hangs or was stopped, end it."
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find_fault(entry: Path) -> str | None:

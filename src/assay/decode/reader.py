@@ -15,10 +15,17 @@ from assay.decode.graphs import GraphReader
 from assay.decode.options import Extent, GenerateOptions
 from assay.decode.packed import PackedModel
 from assay.decode.ragged import RaggedReader
+from assay.decode.weights import Weights
 from assay.errors import ConfigError
-from assay.native.build import kernels
+from assay.native.build import Part, kernels
 from assay.native.kinds import unsupported
 from assay.nn.model import GPT
+
+_PART_OF: dict[Weights, Part] = {
+    "fp32": "decode_fp32",
+    "bf16": "decode_bf16",
+    "int8": "decode_int8",
+}
 
 
 @runtime_checkable
@@ -53,7 +60,7 @@ def open_reader(
         ConfigError: If the kernels are asked for, or needed for drafts, and cannot read the model.
     """
     model = packed.model
-    why_not = _why_not_native(model, options)
+    why_not = _why_not_native(model, options, packed.weights or "fp32")
     extent = Extent.of(prompts, options, model.config.max_seq_len)
     if why_not is None:
         return RaggedReader(kernels(), packed, len(prompts), extent)
@@ -66,14 +73,14 @@ def open_reader(
     return AlignedReader(packed.twin, prompts, extent, use_cache=options.use_cache)
 
 
-def _why_not_native(model: GPT, options: GenerateOptions) -> str | None:
+def _why_not_native(model: GPT, options: GenerateOptions, weights: Weights) -> str | None:
     if options.reader in ("torch", "graphs"):
         return f"generate.reader={options.reader}"
     if not options.use_cache:
         return "generate.use_cache=false"
     if (found := unsupported(model)) is not None:
         return found
-    return kernels().note if kernels().library is None else None
+    return kernels().lacks(_PART_OF[weights])
 
 
 def _check_graphs(options: GenerateOptions) -> None:

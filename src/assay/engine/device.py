@@ -128,7 +128,7 @@ def free_bytes(device: torch.device) -> int | None:
 def describe_machine(plan: Plan) -> dict[str, Any]:
     """Return what of the machine may change the bits or the speed of a run."""
     device = plan.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {
         "device": str(device),
         "device_name": name,
@@ -145,7 +145,8 @@ def describe_machine(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return what the processor calls itself."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             lines = [line for line in file if line.startswith("model name")]

@@ -7,6 +7,7 @@ if not. Nothing is changed, nothing leaves the machine.
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from pathlib import Path
 import torch
 
 from assay.data.cache import cache_folder
-from assay.engine.device import free_bytes, matmul_rate, settle
-from assay.native.build import at_hand
+from assay.disk import sha256_of
+from assay.engine.device import free_bytes, matmul_rate, processor_name, settle
+from assay.native import compiler as cxx
+from assay.native.build import at_hand, renewed
+from assay.native.selfcheck import check
 from assay.schema import decode
 from assay.train.config import TrainConfig
 
@@ -58,6 +62,35 @@ def examine(runs: Path) -> Iterator[Finding]:
     yield _memory()
     yield _room("runs", runs)
     yield _room("cache", cache_folder(None))
+
+
+def examine_kernels() -> Iterator[Finding]:
+    """Compile the C++ kernels if need be, try every part beside PyTorch, and yield the results.
+
+    What is found is what a report about them needs: versions, processor, compiler, and of each part
+    the largest error with its bound.
+    """
+    yield _versions()
+    yield Finding("platform", f"{platform.platform()}, {platform.machine()}")
+    yield Finding("processor", _processor())
+    yield _compiler()
+    found = renewed()
+    yield _kernels()
+    if found.path is None:
+        return
+    yield Finding("file", f"{found.path}, SHA-256 {sha256_of(found.path)[:16]}")
+    for part, tried in check(found.path).findings.items():
+        value = "" if tried.error is None else f"error {tried.error:.2g} of {tried.bound:.2g}; "
+        words = f"{value}{tried.elapsed_s:.2f} s" + (f"; {tried.fault}" if tried.fault else "")
+        mend = "PyTorch does that here; send these lines to the project." if tried.fault else ""
+        yield Finding(part, words, fine=not tried.fault, mend=mend, value=tried.error)
+
+
+def _processor() -> str:
+    """Return the processor's name and those of its instructions that tell libraries apart."""
+    has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    flags = [name for name, there in has.items() if there is True]
+    return f"{processor_name()}; {torch.backends.cpu.get_cpu_capability()}; {' '.join(flags)}"
 
 
 def _versions() -> Finding:
@@ -153,20 +186,41 @@ def _kernels() -> Finding:
             "not compiled yet; whoever first needs them waits half a minute, if there is a compiler"
         )
         return Finding("kernels", words, value=False)
-    return Finding("kernels", f"{found.note}; they train and write text on the CPU", value=True)
+    if found.library is None:
+        mend = "mend that, then run `assay doctor --kernels`; until then PyTorch computes, slower."
+        return Finding("kernels", found.note, fine=False, mend=mend, value=False)
+    if found.faults:
+        wrong = "; ".join(
+            f"{part} failed its self-check ({why})" for part, why in found.faults.items()
+        )
+        mend = "PyTorch does that. `assay doctor --kernels` prints what a report about it needs."
+        return Finding("kernels", f"{found.note}; {wrong}", fine=False, mend=mend, value=True)
+    words = f"{found.note}; checked beside PyTorch; they train and write text on the CPU"
+    return Finding("kernels", words, value=True)
 
 
 def _compiler() -> Finding:
-    named = os.environ.get("CXX", "")
-    compiler = next(filter(None, map(shutil.which, (named, "g++", "clang++", "c++"))), None)
-    if compiler:
-        return Finding("compiler", f"{compiler}; long runs may use torch.compile", value=compiler)
+    compiler = cxx.find_compiler()
+    if compiler is None:
+        return Finding(
+            "compiler",
+            "no C++ compiler; torch.compile is off, and so are C++ kernels that no wheel brought",
+            fine=False,
+            mend="install one (Debian: apt install g++; macOS: xcode-select --install), or leave "
+            "it: results are the same, to rounding.",
+        )
+    try:
+        version = cxx.version_of(compiler).partition("\n")[0]
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding(
+            "compiler",
+            f"{compiler} does not say what it is: {error}",
+            fine=False,
+            mend="give CXX the command of a C++ compiler, such as 'ccache g++', or unset it.",
+            value=compiler,
+        )
     return Finding(
-        "compiler",
-        "no C++ compiler; torch.compile is off, and so are C++ kernels that no wheel brought",
-        fine=False,
-        mend="install one (Debian: apt install g++; macOS: xcode-select --install), or leave it: "
-        "results are the same, to rounding.",
+        "compiler", f"{compiler} ({version}); long runs may use torch.compile", value=compiler
     )
 
 

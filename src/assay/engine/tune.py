@@ -191,7 +191,11 @@ def _time(config: RunConfig, plan: Plan, best_s: float) -> Trial:
             timed_s = elapsed[1:]
             if timed_s and (timed_s[-1] > _HOPELESS * best_s or sum(timed_s) > _ENOUGH_S):
                 break
-    except (RuntimeError, DivergedError) as error:  # no compiler, no memory: another may do
+    except (
+        RuntimeError,
+        MemoryError,
+        DivergedError,
+    ) as error:  # no compiler, no memory: another may do
         return _trial(plan, None, str(error).strip().partition("\n")[0][:200])
     return _trial(plan, min(elapsed[1:]))
 

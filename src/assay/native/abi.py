@@ -1,10 +1,28 @@
-"""The structs of `decoding.h`, `training.h` and `adamw.cpp`; meanings are told there."""
+"""The plain C interface of the kernels in ctypes: the structs and functions of `abi.h`.
 
-from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
+Nothing is called before the sizes of all structs are compared with those that the library was
+compiled with. Every function returns a status, and what went wrong becomes an exception.
+"""
+
+from ctypes import (
+    CDLL,
+    POINTER,
+    Structure,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_uint64,
+    c_void_p,
+    sizeof,
+)
+from typing import Any, Protocol
+
+from assay.errors import AssayError
 
 
 class Matrix(Structure):
-    """`struct Matrix` of decoding.h; so are the others."""
+    """`struct Matrix` of abi.h, where meanings are told; so are the others."""
 
     _fields_ = (
         ("weight", c_void_p),
@@ -62,7 +80,7 @@ _WEIGHTS = tuple((name, c_void_p) for name in ("weight", "bias", "d_weight", "d_
 
 
 class TrainedNorm(Structure):
-    """`struct TrainedNorm` of training.h; so are those below."""
+    """Kind and weights of a normalisation, and where its gradients go."""
 
     _fields_ = (*_WEIGHTS, ("eps", c_float), ("kind", c_int32))
 
@@ -116,7 +134,7 @@ class TrainingJob(Structure):
 
 
 class MatrixOf(Structure):
-    """`struct MatrixOf` of muon.cpp."""
+    """A matrix that Muon updates."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("weight", "mean", "gradient")),
@@ -126,7 +144,7 @@ class MatrixOf(Structure):
 
 
 class GradientOf(Structure):
-    """`struct GradientOf` of adamw.cpp; so is the other."""
+    """The gradient of one tensor."""
 
     _fields_ = (("gradient", c_void_p), ("count", c_int64))
 
@@ -138,3 +156,94 @@ class UpdateOf(Structure):
         *((name, c_void_p) for name in ("weight", "mean", "square", "step")),
         *((name, c_double) for name in ("lr", "beta1", "beta2", "eps", "decay")),
     )
+
+
+class ProductJob(Structure):
+    """One product of matrices in float32, with operands of one precision and layout."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("a", "b", "c")),
+        *((name, c_int32) for name in ("m", "n", "k")),
+        *((name, c_int32) for name in ("bf16", "a_transposed", "b_in_rows", "accumulate")),
+    )
+
+
+_STRUCTS: tuple[type[Structure], ...] = (
+    Matrix,
+    Norm,
+    Layer,
+    Program,
+    Entries,
+    TrainedNorm,
+    TrainedLinear,
+    TrainedLayer,
+    TrainedModel,
+    TrainingJob,
+    MatrixOf,
+    GradientOf,
+    UpdateOf,
+    ProductJob,
+)
+"""In the order of abi.h, in which the library tells their sizes."""
+
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "assay_pass": (POINTER(Program), POINTER(Entries)),
+    "assay_pack": (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
+    "assay_read": (c_void_p, c_int64, c_int32, POINTER(c_double)),
+    "assay_threads": (c_int32, POINTER(c_int32)),
+    "assay_product": (POINTER(ProductJob),),
+    "assay_pass_new": (POINTER(TrainedModel), c_int32, c_int32, POINTER(c_void_p)),
+    "assay_train": (c_void_p, POINTER(TrainingJob), c_int32),
+    "assay_train_apart": (POINTER(c_void_p), c_int32, POINTER(TrainingJob), c_int32),
+    "assay_muon": (POINTER(MatrixOf), c_int32, c_float, c_int32, c_int32),
+    "assay_norm": (POINTER(GradientOf), c_int32, c_int32, POINTER(c_double)),
+    "assay_adamw": (POINTER(UpdateOf), POINTER(GradientOf), c_int32, c_float, c_int32),
+}
+"""Those that return a status, with their arguments."""
+
+
+class _Function(Protocol):
+    __name__: str
+
+
+def declare(library: CDLL) -> CDLL:
+    """Tell ctypes what the functions of a library take, once its structs are known to be ours.
+
+    Raises:
+        OSError: If it is of another version of this code, or lacks a function.
+    """
+    try:
+        n_structs = c_int32.in_dll(library, "assay_struct_sizes").value
+        known = n_structs == len(_STRUCTS)
+        sizes = (
+            (c_int32 * (1 + len(_STRUCTS))).in_dll(library, "assay_struct_sizes") if known else ()
+        )
+        if list(sizes)[1:] != [sizeof(struct) for struct in _STRUCTS]:
+            raise OSError("its structs have other sizes; it was compiled from another version")
+        for name, arguments in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, c_int32
+            function.errcheck = _check_status
+        for name in ("assay_bf16_products", "assay_lanes"):
+            function = getattr(library, name)
+            function.argtypes, function.restype = (), c_int32
+        library.assay_pass_free.argtypes, library.assay_pass_free.restype = (c_void_p,), None
+    except (AttributeError, ValueError) as error:  # a symbol that is not there
+        raise OSError(f"not a library of these kernels ({error})") from None
+    return library
+
+
+def _check_status(status: int, function: "_Function", arguments: tuple[object, ...]) -> None:
+    """Raise what `enum Status` of team.h says; nothing was changed by the call then.
+
+    Raises:
+        MemoryError: If there was not enough of it.
+        AssayError: If anything else was thrown.
+    """
+    if status == 1:
+        raise MemoryError(f"not enough memory for {function.__name__} of the C++ kernels")
+    if status:
+        raise AssayError(
+            f"{function.__name__}: the C++ kernels failed with status {status}. Set "
+            "train.backend=torch, and run `assay doctor --kernels`."
+        )

@@ -2,22 +2,9 @@
 // at once. Threads take pieces of them, whose size is always the same: bits depend on no number of
 // threads.
 
+#include "abi.h"
 #include "team.h"
 #include "vector.h"
-
-extern "C" {
-
-struct GradientOf {
-  const float* gradient;
-  int64_t count;
-};
-
-struct UpdateOf {  // of one tensor
-  float *weight, *mean, *square;  // the means of gradients and of their squares
-  float* step;                    // taken so far
-  double lr, beta1, beta2, eps, decay;
-};
-}
 
 namespace assay {
 namespace {
@@ -57,24 +44,28 @@ void update(const UpdateOf& u, const float* gradient, float scale, const Piece& 
 
 extern "C" {
 
-double assay_norm(const GradientOf* gradients, int32_t n, int32_t n_threads) {
-  const std::vector<assay::Piece> pieces = assay::pieces_of(gradients, n);
-  std::vector<float> squares(pieces.size());
-  assay::share(pieces, n_threads, [&](const assay::Piece& piece, int i) {
-    const float* from = gradients[piece.thing].gradient + piece.first;
-    squares[i] = assay::total(from, piece.count, [](assay::Vec g) { return g * g; });
+int32_t assay_norm(const GradientOf* gradients, int32_t n, int32_t n_threads, double* norm) {
+  return assay::guarded([&] {
+    const std::vector<assay::Piece> pieces = assay::pieces_of(gradients, n);
+    std::vector<float> squares(pieces.size());
+    assay::share(pieces, n_threads, [&](const assay::Piece& piece, int i) {
+      const float* from = gradients[piece.thing].gradient + piece.first;
+      squares[i] = assay::total(from, piece.count, [](assay::Vec g) { return g * g; });
+    });
+    double whole = 0;
+    for (float square : squares) whole += square;
+    *norm = std::sqrt(whole);
   });
-  double whole = 0;
-  for (float square : squares) whole += square;
-  return std::sqrt(whole);
 }
 
-// One step of all tensors, by gradients times `scale`.
-void assay_adamw(const UpdateOf* updates, const GradientOf* gradients, int32_t n, float scale,
-                 int32_t n_threads) {
-  assay::share(assay::pieces_of(gradients, n), n_threads, [&](const assay::Piece& piece, int) {
-    assay::update(updates[piece.thing], gradients[piece.thing].gradient, scale, piece);
+// One step of all tensors, by gradients times `scale`; memory is taken before the first is changed.
+int32_t assay_adamw(const UpdateOf* updates, const GradientOf* gradients, int32_t n, float scale,
+                    int32_t n_threads) {
+  return assay::guarded([&] {
+    assay::share(assay::pieces_of(gradients, n), n_threads, [&](const assay::Piece& piece, int) {
+      assay::update(updates[piece.thing], gradients[piece.thing].gradient, scale, piece);
+    });
+    for (int i = 0; i < n; ++i) *updates[i].step += 1;
   });
-  for (int i = 0; i < n; ++i) *updates[i].step += 1;
 }
 }

@@ -3,36 +3,37 @@
 The library is linked without an OpenMP of its own and takes those symbols from the one PyTorch has
 loaded: one pool of threads, whose number `torch.set_num_threads` sets. Without OpenMP it has
 threads of its own.
+
+A library is used only for what it did right in a child process on this very processor
+(`native/selfcheck.py`); PyTorch does the rest. A library that another user may have put there is
+not opened at all.
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
+import json
 import logging
+import multiprocessing
 import os
 import platform
+import stat
 import subprocess
 import time
-from collections.abc import Mapping
-from ctypes import CDLL, POINTER, RTLD_GLOBAL, c_double, c_float, c_int32, c_int64, c_void_p
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from ctypes import CDLL, RTLD_GLOBAL
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 import torch
 
 from assay.data.cache import cache_folder, find_fault, open_entry
-from assay.errors import DataError
+from assay.disk import read_json
+from assay.errors import AssayError
+from assay.native import abi
 from assay.native import compiler as cxx
-from assay.native.abi import (
-    Entries,
-    GradientOf,
-    MatrixOf,
-    Program,
-    TrainedModel,
-    TrainingJob,
-    UpdateOf,
-)
 
 _log = logging.getLogger(__name__)
 _LIBRARY = "kernels.so"
@@ -45,6 +46,26 @@ _NEEDED = {
     "DEFAULT": (),
 }
 """By target: those names of `torch.cpu.get_capabilities` that tell it from the next."""
+_PATIENT_S = 900
+_WAIT_S = 20 + cxx.COMPILE_S
+"""For another process that compiles them: as long as it may take, and a little."""
+_AGAIN_S = 24 * 3600
+"""After which a compiler that failed is tried again unasked."""
+_CHECKED_BY = ("selfcheck.py", "selfcheck_parts.py", "abi.py")
+_CANNOT = (OSError, AssayError, subprocess.SubprocessError)
+
+Part = Literal[
+    "library",
+    "train_fp32",
+    "train_bf16",
+    "adamw",
+    "muon_fp32",
+    "muon_bf16",
+    "decode_fp32",
+    "decode_bf16",
+    "decode_int8",
+]
+"""What the kernels do, and what PyTorch does in their place where they do it wrong."""
 
 
 @final
@@ -55,39 +76,95 @@ class Kernels:
     Attributes:
         library: None where there is none.
         note: In a few words, what it is or why it is not there.
+        faults: Of each part that failed its self-check: how.
+        path: The file, if there is one.
     """
 
     library: CDLL | None
     note: str
+    faults: Mapping[Part, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    def lacks(self, part: Part) -> str | None:
+        """Return why PyTorch has to do a part, in a few words, or None."""
+        if self.library is None:
+            return self.note
+        if (fault := self.faults.get(part)) is None:
+            return None
+        return f"the C++ kernels failed their self-check of {part} on this processor ({fault})"
 
 
 @functools.cache
 def kernels() -> Kernels:
     """Return the kernels, compiled now (half a minute) if neither wheel nor cache has them."""
-    if (shipped := _shipped()) is not None:
-        return _described(shipped)
+    found = _candidate or _find()
+    if multiprocessing.parent_process() is None:  # a worker's parent has said it
+        _tell(found)
+    return found
+
+
+def _tell(found: Kernels) -> None:
+    """Say in a sentence what PyTorch has to do in place of the kernels, and why."""
+    if found.library is None:
+        _log.warning("PyTorch computes, which is slower: %s.", found.note)
+    elif found.faults:
+        wrong = ", ".join(f"{part} ({fault})" for part, fault in found.faults.items())
+        _log.warning(
+            "PyTorch takes over from the C++ kernels what failed their self-check on this "
+            "processor: %s. `assay doctor --kernels` tells more.",
+            wrong,
+        )
+
+
+_candidate: Kernels | None = None
+
+
+def take(candidate: Kernels) -> None:
+    """Let this process use these, such as the self-check's, which tries what nobody has checked."""
+    global _candidate
+    _candidate = candidate
+    kernels.cache_clear()
+
+
+def renewed() -> Kernels:
+    """Return the kernels, compiled with patience and checked again, whatever was found before."""
+    take(_find(renew=True))
+    return kernels()
+
+
+def _find(*, renew: bool = False) -> Kernels:
+    """Return the first shipped library without a fault, or else compile one."""
+    shipped = [_checked(path, renew=renew) for path in _shipped()]
+    if shipped:
+        return next((one for one in shipped if one.library and not one.faults), shipped[0])
     compiler = cxx.find_compiler()
     if compiler is None:
         return Kernels(None, "no C++ compiler was found (g++ or clang++)")
     try:
-        return _described(_loaded(_built(compiler) / _LIBRARY))
-    except subprocess.CalledProcessError as error:
-        told = [line for line in error.stderr.splitlines() if "error" in line] or ["no message"]
-        return Kernels(None, f"{compiler} could not compile them ({told[0].strip()})")
-    except (OSError, DataError, subprocess.TimeoutExpired) as error:
-        return Kernels(None, f"they could not be built or loaded ({error})")
+        return _checked(_built(compiler, renew=renew) / _LIBRARY, renew=renew)
+    except _CANNOT as error:
+        return Kernels(None, _why(compiler, error))
 
 
-def _shipped() -> CDLL | None:
-    """Return the best of what the wheel brought that this processor can run and that loads."""
+def _why(compiler: str, error: Exception) -> str:
+    """Return in a few words why the kernels could not be compiled."""
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = [line for line in error.stderr.splitlines() if "error" in line] or ["no message"]
+        return f"{compiler} could not compile them ({lines[0].strip()[:300]})"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"{compiler} did not end within {error.timeout:.0f} s"
+    return f"they could not be built or loaded ({error})"
+
+
+def _shipped() -> Iterator[Path]:
+    """Yield what the wheel brought that this processor can run, best first.
+
+    Whoever wrote the wheel's folder wrote this file too, so it needs no other trust.
+    """
     for name in _runnable():
         path = cxx.FOLDER / f"kernels-{name}.so"
-        try:
-            if path.is_file():
-                return _loaded(path)
-        except (OSError, AttributeError):  # of a machine too unlike the one it was compiled on
-            continue
-    return None
+        if path.is_file():
+            yield path
 
 
 def _runnable() -> list[str]:
@@ -108,21 +185,215 @@ def runs(target: str) -> bool:
 
 def at_hand() -> Kernels | None:
     """Return the kernels if a wheel brought them or they are compiled already; compile nothing."""
-    if (shipped := _shipped()) is not None:
-        return _described(shipped)
     compiler = cxx.find_compiler()
+    if next(_shipped(), None) is not None or compiler is None:
+        return kernels()
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if compiler is not None and find_fault(entry := _entry(compiler)) is None:
-            return _described(_loaded(entry / _LIBRARY))
+        entry = _entry(compiler)
+        if find_fault(entry) is None or _failure(entry) is not None:
+            return kernels()
     return None
 
 
-def _described(library: CDLL) -> Kernels:
-    threads = library.assay_threads(torch.get_num_threads())
+# --- checked and loaded
+
+
+def _checked(path: Path, *, renew: bool) -> Kernels:
+    """Load a library once a child process has shown what of it is right on this processor.
+
+    Raises:
+        OSError: If the file is not to be trusted.
+    """
+    from assay.native import selfcheck  # which imports what asks for the kernels
+
+    digest = _digest(path)
+    kept = _private_folder() / f"{digest}.json" if digest else None
+    faults = None if renew or kept is None else _kept_faults(kept)
+    if faults is None:
+        faults = selfcheck.check(path).faults
+        _keep(kept, {"faults": faults})
+    if (fault := faults.get("library")) is not None:
+        return Kernels(None, f"the C++ kernels failed their self-check ({fault})", path=path)
+    try:
+        return loaded(path, faults)
+    except OSError as error:
+        return Kernels(None, f"{path} could not be loaded ({error})", path=path)
+
+
+def loaded(path: Path, faults: Mapping[Part, str] | None = None) -> Kernels:
+    """Load a library and say what it is.
+
+    Raises:
+        OSError: If it is not one of these kernels, of this version and for this machine.
+    """
+    _share_openmp()
+    library = abi.declare(CDLL(_opened(path)))
+    threads = ctypes.c_int32()
+    library.assay_threads(torch.get_num_threads(), ctypes.byref(threads))
     bits = 32 * library.assay_lanes()
     bf16 = ("float32", "vectors", "tiles")[library.assay_bf16_products()]
-    told = f"vectors of {bits} bits, bfloat16 multiplied in {bf16}, threads: {threads}"
-    return Kernels(library, f"C++ kernels, {told}")
+    told = f"vectors of {bits} bits, bfloat16 multiplied in {bf16}, threads: {threads.value}"
+    return Kernels(library, f"C++ kernels, {told}", faults or {}, path)
+
+
+def _opened(path: Path) -> str:
+    """Return a name by which a library can be loaded, and nobody can exchange it before that.
+
+    Raises:
+        OSError: If it is not of this user, or of root, alone.
+    """
+    if path.parent == cxx.FOLDER:
+        return str(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    _check_owner(path, os.fstat(descriptor))
+    name = f"/proc/self/fd/{descriptor}"  # open as long as the process: the loader knows it by name
+    return name if os.path.exists(name) else str(path)
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    """Refuse what another user owns or may write.
+
+    Raises:
+        OSError: If so.
+    """
+    if found.st_uid not in (os.geteuid(), 0):
+        raise OSError(
+            f"{path} belongs to user {found.st_uid}; expected you or root. Set ASSAY_CACHE to a "
+            "folder of your own"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OSError(f"{path} can be written by others; expected by you alone (chmod go-w)")
+
+
+def _private_folder() -> Path:
+    """Return the folder of compiled kernels, which nobody else can write.
+
+    Raises:
+        OSError: If it is somebody else's, or cannot be made.
+    """
+    folder = cache_folder(None) / "kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        folder.chmod(0o700)
+        found = folder.stat()
+    _check_owner(folder, found)
+    return folder
+
+
+def _digest(path: Path) -> str | None:
+    """Return a name for the verdict on a library; None where none can be kept.
+
+    It stands for all that the verdict depends on: the library's bytes, the processor, PyTorch,
+    which has the threads and is the oracle, and the check itself.
+    """
+    try:
+        told = [path.read_bytes(), *(text.encode() for text in (_processor(), torch.__version__))]
+        told += [(cxx.FOLDER / name).read_bytes() for name in _CHECKED_BY]
+        _private_folder()
+    except OSError:
+        return None
+    return hashlib.sha256(b"\0".join(told)).hexdigest()
+
+
+def _kept_faults(kept: Path) -> dict[Part, str] | None:
+    """Return the faults that an earlier process found, or None if it left no word of them."""
+    try:
+        faults = read_json(kept, 1 << 16)["faults"]
+        _check_owner(kept, kept.stat())
+        return faults if isinstance(faults, dict) else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _keep(kept: Path | None, content: object) -> None:
+    """Write a small file for later processes; one that cannot be written costs them a check."""
+    if kept is None:
+        return
+    scratch = kept.with_suffix(f".{os.getpid()}")
+    try:
+        scratch.write_text(json.dumps(content), encoding="utf-8")
+        scratch.chmod(0o600)
+        scratch.replace(kept)
+    except OSError:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+# --- compiled
+
+
+def _built(compiler: str, *, renew: bool) -> Path:
+    """Return the folder that holds the library for this source, compiler and processor.
+
+    Raises:
+        OSError, AssayError, subprocess.SubprocessError: If it cannot be compiled, or could not be
+            a short time ago.
+    """
+    _private_folder()
+    entry, limit_s = _entry(compiler), _PATIENT_S if renew else cxx.COMPILE_S
+    if not renew and (failure := _failure(entry)) is not None:
+        raise AssayError(failure)
+    command = cxx.command_of(compiler, cxx.version_of(compiler), cxx.native())
+
+    def build(folder: Path) -> None:
+        _log.warning("compiling the C++ kernels for this processor, once: about half a minute")
+        cxx.compile_to(folder / _LIBRARY, command, limit_s)
+        (folder / _LIBRARY).chmod(0o700)
+
+    try:
+        open_entry(entry, build, patience_s=_WAIT_S)
+    except subprocess.SubprocessError as error:
+        _keep(_failed(entry), {"why": _why(compiler, error), "time": time.time()})
+        raise
+    _failed(entry).unlink(missing_ok=True)
+    _check_owner(entry, entry.stat())
+    return entry
+
+
+def _failed(entry: Path) -> Path:
+    return entry.with_suffix(".failed.json")
+
+
+def _failure(entry: Path) -> str | None:
+    """Return why compiling failed in the last day, unless it was not tried or succeeded."""
+    try:
+        kept = read_json(_failed(entry), 1 << 16)
+        if 0 <= time.time() - float(kept["time"]) < _AGAIN_S:
+            return f"{kept['why']}; `assay doctor --kernels` tries again"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _entry(compiler: str) -> Path:
+    version = cxx.version_of(compiler)
+    command = cxx.command_of(compiler, version, cxx.native())
+    sources = (path.read_text(encoding="utf-8") for path in (*cxx.HEADERS, *cxx.SOURCES))
+    told = (*sources, version, *command[1:], _processor())
+    key = hashlib.sha256("\0".join(told).encode()).hexdigest()
+    return cache_folder(None) / "kernels" / key
+
+
+@functools.cache
+def _share_openmp() -> None:
+    """Let what is loaded from now on see PyTorch's OpenMP, which it keeps to itself on Arm."""
+    with contextlib.suppress(OSError):  # no Linux, or no such library
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        paths = sorted({line.split()[-1] for line in lines if "libgomp" in line})
+        of_torch = [path for path in paths if "torch" in path]
+        for path in of_torch or paths:
+            CDLL(path, mode=RTLD_GLOBAL | os.RTLD_NOLOAD)
+
+
+def _processor() -> str:
+    """Return what the compiler's `native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return f"{platform.machine()} {platform.processor()}"
+    told = (line for line in lines if line.lower().startswith(("model name", "flags", "features")))
+    return "\n".join(sorted(set(told)))
 
 
 def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:
@@ -130,94 +401,11 @@ def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:
     library = kernels().library
     if library is None:
         return None
-    buffer, best = torch.ones(n_bytes // 4), float("inf")
+    buffer, best, total = torch.ones(n_bytes // 4), float("inf"), ctypes.c_double()
     for _ in range(rounds):
         began = time.perf_counter()
-        library.assay_read(buffer.data_ptr(), buffer.numel(), torch.get_num_threads())
+        library.assay_read(
+            buffer.data_ptr(), buffer.numel(), torch.get_num_threads(), ctypes.byref(total)
+        )
         best = min(best, time.perf_counter() - began)
     return buffer.nbytes / best
-
-
-def _built(compiler: str) -> Path:
-    """Return the folder that holds the library for this source, compiler and processor."""
-    command = cxx.command_of(compiler, cxx.version_of(compiler), cxx.native())
-
-    def build(folder: Path) -> None:
-        _log.warning("compiling the C++ kernels for this processor, once: about half a minute")
-        cxx.compile_to(folder / _LIBRARY, command)
-
-    entry = _entry(compiler)
-    open_entry(entry, build)
-    return entry
-
-
-def _entry(compiler: str) -> Path:
-    version = cxx.version_of(compiler)
-    command = cxx.command_of(compiler, version, cxx.native())
-    sources = (path.read_text() for path in (*cxx.HEADERS, *cxx.SOURCES))
-    told = (*sources, version, *command[1:], _processor())
-    key = hashlib.sha256("\0".join(told).encode()).hexdigest()
-    return cache_folder(None) / "kernels" / key
-
-
-def _loaded(path: Path) -> CDLL:
-    """Load a library.
-
-    Raises:
-        OSError, AttributeError: If it is not one of these kernels, or not for this machine.
-    """
-    _share_openmp()
-    return _declared(CDLL(str(path)))
-
-
-@functools.cache
-def _share_openmp() -> None:
-    """Let what is loaded from now on see PyTorch's OpenMP, which it keeps to itself on Arm."""
-    with contextlib.suppress(OSError):  # no Linux, or no such library
-        lines = Path("/proc/self/maps").read_text().splitlines()
-        paths = sorted({line.split()[-1] for line in lines if "libgomp" in line})
-        of_torch = [path for path in paths if "torch" in path]
-        for path in of_torch or paths:
-            CDLL(path, mode=RTLD_GLOBAL | os.RTLD_NOLOAD)
-
-
-def _declared(library: CDLL) -> CDLL:
-    for function, arguments, result in (
-        (library.assay_pass, (POINTER(Program), POINTER(Entries)), None),
-        (
-            library.assay_pack,
-            (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int32),
-            None,
-        ),
-        (library.assay_read, (c_void_p, c_int64, c_int32), c_double),
-        (library.assay_pass_new, (POINTER(TrainedModel), c_int32, c_int32), c_void_p),
-        (library.assay_pass_free, (c_void_p,), None),
-        (library.assay_train, (c_void_p, POINTER(TrainingJob), c_int32), None),
-        (
-            library.assay_train_apart,
-            (POINTER(c_void_p), c_int32, POINTER(TrainingJob), c_int32),
-            None,
-        ),
-        (library.assay_muon, (POINTER(MatrixOf), c_int32, c_float, c_int32, c_int32), None),
-        (library.assay_norm, (POINTER(GradientOf), c_int32, c_int32), c_double),
-        (
-            library.assay_adamw,
-            (POINTER(UpdateOf), POINTER(GradientOf), c_int32, c_float, c_int32),
-            None,
-        ),
-        (library.assay_bf16_products, (), c_int32),
-        (library.assay_lanes, (), c_int32),
-        (library.assay_threads, (c_int32,), c_int32),
-    ):
-        function.argtypes, function.restype = arguments, result
-    return library
-
-
-def _processor() -> str:
-    """Return what the compiler's `native` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    told = (line for line in lines if line.lower().startswith(("model name", "flags", "features")))
-    return "\n".join(sorted(set(told)))

@@ -118,15 +118,17 @@ void unembed(const Program& p, const Entries& in, Scratch& s, Team team) {
 
 extern "C" {
 
-void assay_pass(const Program* program, const Entries* entries) {
+int32_t assay_pass(const Program* program, const Entries* entries) {
   const Program& p = *program;
-  assay::Scratch scratch(p, entries->count);
-  assay::together(p.n_threads, [&](assay::Team team) {
-    const assay::Ready<assay::BF16> ready;
-    assay::normalise_all(p.embed_norm, entries->x, entries->x, *entries, p.d_model, team);
-    team.wait();
-    for (int i = 0; i < p.n_layers; ++i) assay::block(p, p.layers[i], *entries, scratch, team);
-    assay::unembed(p, *entries, scratch, team);
+  return assay::guarded([&] {
+    assay::Scratch scratch(p, entries->count);
+    assay::together(p.n_threads, [&](assay::Team team) {
+      const assay::Ready<assay::BF16> ready;
+      assay::normalise_all(p.embed_norm, entries->x, entries->x, *entries, p.d_model, team);
+      team.wait();
+      for (int i = 0; i < p.n_layers; ++i) assay::block(p, p.layers[i], *entries, scratch, team);
+      assay::unembed(p, *entries, scratch, team);
+    });
   });
 }
 }

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "decoding.h"
+#include "abi.h"
 #include "dots.h"
 
 namespace assay {

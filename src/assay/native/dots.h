@@ -253,49 +253,76 @@ inline void by_panels(const int8_t* weight, int64_t width, const Operand& x, int
 
 #ifdef ASSAY_TILES
 
-// Two groups of 16 rows, with what of the weights comes next asked for.
+constexpr int kStripRows = 2 * kTileRows;
+
+// The last columns of a strip, fewer than a tile has, filled up with zeros: in memory the next row stands
+// behind them, and 0 times NaN is NaN.
+template <typename T>
+struct Tail {
+  static constexpr int kColumns = kTileBytes / sizeof(T);
+  alignas(64) T rows[kStripRows][kColumns] = {};
+
+  Tail(const T* weight, int64_t width, int64_t first) {
+    for (int r = 0; r < kStripRows; ++r)
+      std::memcpy(rows[r], weight + r * width + first, sizeof(T) * (width - first));
+  }
+};
+
+// Calls add(rows, stride in numbers, first column) for each tile's width of a strip, with what of the weights
+// comes next asked for.
+template <typename T, typename Add>
+inline void along_strip(const T* weight, int64_t width, int64_t ahead, Add add) {
+  constexpr int kColumns = Tail<T>::kColumns;
+  int64_t i = 0;
+  for (; i + kColumns <= width; i += kColumns) {
+    add(weight + i, width, i);
+    if (ahead)
+      for (int r = 0; r < kStripRows; ++r) __builtin_prefetch(weight + ahead + r * width + i);
+  }
+  if (i == width) return;
+  const Tail<T> tail(weight, width, i);
+  add(tail.rows[0], kColumns, i);
+}
+
+// A strip of 32 rows of weights times a panel of 16 entries.
 inline void tile_dots(const BF16* weight, int64_t width, int64_t ahead, const Operand& x, int panel,
                       Units (*out)[16]) {
   const uint8_t* entries = x.panel(0, panel, false);
-  _tile_zero(0);
-  _tile_zero(2);
-  for (int64_t i = 0; i < width; i += 32) {
-    _tile_loadd(6, entries + i * 32, 64);
-    _tile_loadd(4, weight + i, 2 * width);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, weight + 16 * width + i, 2 * width);
-    _tile_dpbf16ps(2, 5, 6);
-    if (ahead)
-      for (int r = 0; r < 32; ++r) __builtin_prefetch(weight + ahead + r * width + i);
-  }
-  _tile_stored(0, out[0], 64);
-  _tile_stored(2, out[1], 64);
+  zero_tile<0>();
+  zero_tile<2>();
+  along_strip(weight, width, ahead, [entries](const BF16* rows, int64_t stride, int64_t i) {
+    load_tile<6>(entries + i * 32, kTileBytes);
+    load_tile<4>(rows, 2 * stride);
+    dot_tiles_bf16<0, 4, 6>();
+    load_tile<5>(rows + kTileRows * stride, 2 * stride);
+    dot_tiles_bf16<2, 5, 6>();
+  });
+  store_tile<0>(out[0], kTileBytes);
+  store_tile<2>(out[1], kTileBytes);
 }
 
 inline void tile_dots(const int8_t* weight, int64_t width, int64_t ahead, const Operand& x, int panel,
                       Units (*out)[16]) {
   const uint8_t *high = x.panel(0, panel, true), *low = x.panel(1, panel, true);
   alignas(64) int32_t sums[2][2][16][16];
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (int64_t i = 0; i < width; i += 64) {
-    _tile_loadd(6, high + i * 16, 64);
-    _tile_loadd(7, low + i * 16, 64);
-    _tile_loadd(4, weight + i, width);
-    _tile_dpbssd(0, 4, 6);
-    _tile_dpbssd(1, 4, 7);
-    _tile_loadd(5, weight + 16 * width + i, width);
-    _tile_dpbssd(2, 5, 6);
-    _tile_dpbssd(3, 5, 7);
-    if (ahead)
-      for (int r = 0; r < 32; ++r) __builtin_prefetch(weight + ahead + r * width + i);
-  }
-  _tile_stored(0, sums[0][0], 64);
-  _tile_stored(1, sums[0][1], 64);
-  _tile_stored(2, sums[1][0], 64);
-  _tile_stored(3, sums[1][1], 64);
+  zero_tile<0>();
+  zero_tile<1>();
+  zero_tile<2>();
+  zero_tile<3>();
+  along_strip(weight, width, ahead, [high, low](const int8_t* rows, int64_t stride, int64_t i) {
+    load_tile<6>(high + i * 16, kTileBytes);
+    load_tile<7>(low + i * 16, kTileBytes);
+    load_tile<4>(rows, stride);
+    dot_tiles_int8<0, 4, 6>();
+    dot_tiles_int8<1, 4, 7>();
+    load_tile<5>(rows + kTileRows * stride, stride);
+    dot_tiles_int8<2, 5, 6>();
+    dot_tiles_int8<3, 5, 7>();
+  });
+  store_tile<0>(sums[0][0], kTileBytes);
+  store_tile<1>(sums[0][1], kTileBytes);
+  store_tile<2>(sums[1][0], kTileBytes);
+  store_tile<3>(sums[1][1], kTileBytes);
   const Vec steps = load(x.steps() + panel * kPanel);
   for (int group = 0; group < 2; ++group)
     for (int r = 0; r < 16; ++r) {
@@ -308,29 +335,23 @@ inline void tile_dots(const int8_t* weight, int64_t width, int64_t ahead, const 
 template <typename T>
 void by_tiles(const T* weight, int64_t width, int n_out, const Operand& x, int count, const Target& to,
               int first, int last) {
-  constexpr int kAlong = 64 / sizeof(T);
   std::vector<T, OnLines<T>> copied;
-  for (int row = first; row < last; row += 32) {
-    const int n_rows = last - row < 32 ? last - row : 32;
+  for (int row = first; row < last; row += kStripRows) {
+    const int n_rows = std::min(kStripRows, last - row);
     const T* from = weight + row * width;
-    int64_t stride = width;
-    // Tiles read 32 rows to the next full vector: at the end of the matrix that is beyond it.
-    if (row + 32 > n_out || (width % kAlong && row + 33 > n_out)) {
-      stride = (width + kAlong - 1) / kAlong * kAlong;
-      copied.assign(32 * stride, T{});
-      for (int r = 0; r < n_rows; ++r) std::memcpy(&copied[r * stride], from + r * width, sizeof(T) * width);
+    if (row + kStripRows > n_out) {  // the strip ends beyond the matrix
+      copied.assign(kStripRows * width, T{});
+      std::copy_n(from, n_rows * width, copied.begin());
       from = copied.data();
     }
-    const int64_t ahead = count <= kPanel && row + 64 <= n_out ? 32 * width : 0;
+    const int64_t ahead = count <= kPanel && row + 2 * kStripRows <= n_out ? kStripRows * width : 0;
     for (int panel = 0; panel * kPanel < count; ++panel) {
       Units out[2][16];
-      if (stride == width)
-        tile_dots(from, stride, ahead, x, panel, out);
-      else
-        tile_dots(from, stride, 0, x, panel, out);
-      const int left = count - panel * kPanel, n_entries = left < kPanel ? left : kPanel;
-      put_block(out[0], to, row, n_rows < 16 ? n_rows : 16, panel * kPanel, n_entries);
-      if (n_rows > 16) put_block(out[1], to, row + 16, n_rows - 16, panel * kPanel, n_entries);
+      tile_dots(from, width, ahead, x, panel, out);
+      const int n_entries = std::min(kPanel, count - panel * kPanel);
+      put_block(out[0], to, row, std::min(kTileRows, n_rows), panel * kPanel, n_entries);
+      if (n_rows > kTileRows)
+        put_block(out[1], to, row + kTileRows, n_rows - kTileRows, panel * kPanel, n_entries);
     }
   }
 }
@@ -338,8 +359,8 @@ void by_tiles(const T* weight, int64_t width, int n_out, const Operand& x, int c
 
 // Rows [first, last) of the outputs.
 template <typename T>
-void dot_products(const T* weight, int n_out, int64_t width, const Operand& x, int count, const Target& to,
-                  int first, int last) {
+void dot_products(const T* weight, [[maybe_unused]] int n_out, int64_t width, const Operand& x, int count,
+                  const Target& to, int first, int last) {
 #ifdef ASSAY_TILES
   if (in_tiles<BF16>()) return by_tiles(weight, width, n_out, x, count, to, first, last);
 #endif

@@ -24,13 +24,15 @@ float round_row(const float* from, int count, int8_t* to) {
 
 extern "C" {
 
-void assay_pack(const float* from, int64_t n_out, int64_t n_in, int8_t* to, float* scales,
-                int32_t n_threads) {
-  assay::together(n_threads, [&](assay::Team team) {
-    int first, last;
-    assay::span(n_out, 1, team, first, last);
-    for (int64_t row = first; row < last; ++row)
-      scales[row] = assay::round_row(from + row * n_in, n_in, to + row * n_in);
+int32_t assay_pack(const float* from, int64_t n_out, int64_t n_in, int8_t* to, float* scales,
+                   int32_t n_threads) {
+  return assay::guarded([&] {
+    assay::together(n_threads, [&](assay::Team team) {
+      int first, last;
+      assay::span(n_out, 1, team, first, last);
+      for (int64_t row = first; row < last; ++row)
+        scales[row] = assay::round_row(from + row * n_in, n_in, to + row * n_in);
+    });
   });
 }
 }

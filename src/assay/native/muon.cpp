@@ -6,20 +6,9 @@
 
 #include <map>
 
+#include "abi.h"
 #include "product.h"
 #include "team.h"
-
-extern "C" {
-
-struct MatrixOf {
-  float *weight, *mean;  // the mean of its gradients
-  const float* gradient;
-  int32_t rows, columns;
-  float momentum;  // decay of the mean
-  float kept;      // of the weight
-  float rate;      // of the orthogonal direction
-};
-}
 
 namespace assay {
 namespace {
@@ -229,7 +218,7 @@ class InFloat32 : Grams<float> {
 
 // Takes the gradient, times `scale`, into the mean; returns Nesterov's direction in `to`.
 void lean(const MatrixOf& m, float scale, float* to) {
-  each(m.rows * m.columns, [&](int i, int n) {
+  each(int64_t(m.rows) * m.columns, [&](int64_t i, int n) {
     const Vec g = take(m.gradient + i, n) * scale, mean = take(m.mean + i, n);
     const Vec now = mean + (1.0f - m.momentum) * (g - mean);
     put(m.mean + i, now, n);
@@ -238,22 +227,32 @@ void lean(const MatrixOf& m, float scale, float* to) {
 }
 
 void follow(const MatrixOf& m, const float* direction) {
-  each(m.rows * m.columns, [&](int i, int n) {
+  each(int64_t(m.rows) * m.columns, [&](int64_t i, int n) {
     put(m.weight + i, m.kept * take(m.weight + i, n) - m.rate * take(direction + i, n), n);
   });
 }
 
 template <typename Orthogonal>
+struct Work {  // of one thread, for matrices of one shape
+  Orthogonal orthogonal;
+  Floats direction;
+  Work(int rows, int columns) : orthogonal(rows, columns), direction(int64_t(rows) * columns) {}
+};
+
+template <typename Orthogonal>
 void step(const MatrixOf* matrices, int count, float scale, Team team) {
   const Ready<typename Orthogonal::Number> ready;
-  std::map<std::pair<int, int>, Orthogonal> memory;
-  Floats direction;
+  // All memory is taken before any matrix is changed: a step is taken whole or not at all.
+  std::map<std::pair<int, int>, Work<Orthogonal>> memory;
+  for (int i = 0; i < count; ++i)
+    memory.try_emplace({matrices[i].rows, matrices[i].columns}, matrices[i].rows, matrices[i].columns);
+  team.wait();
   team.share(count, [&](int i) {
     const MatrixOf& m = matrices[i];
-    direction.resize(int64_t(m.rows) * m.columns);
+    auto& [orthogonal, direction] = memory.at({m.rows, m.columns});
     lean(m, scale, direction.data());
     normalise(direction.data(), direction.size());
-    memory.try_emplace({m.rows, m.columns}, m.rows, m.columns).first->second.run(direction);
+    orthogonal.run(direction);
     follow(m, direction.data());
   });
 }
@@ -264,12 +263,14 @@ void step(const MatrixOf* matrices, int count, float scale, Team team) {
 extern "C" {
 
 // One step of each of `count` matrices, by gradients times `scale`, with products of bfloat16 or not.
-void assay_muon(const MatrixOf* matrices, int32_t count, float scale, int32_t bf16, int32_t n_threads) {
-  assay::together(n_threads < count ? n_threads : count, [&](assay::Team team) {
-    if (bf16)
-      assay::step<assay::InBF16>(matrices, count, scale, team);
-    else
-      assay::step<assay::InFloat32>(matrices, count, scale, team);
+int32_t assay_muon(const MatrixOf* matrices, int32_t count, float scale, int32_t bf16, int32_t n_threads) {
+  return assay::guarded([&] {
+    assay::together(n_threads < count ? n_threads : count, [&](assay::Team team) {
+      if (bf16)
+        assay::step<assay::InBF16>(matrices, count, scale, team);
+      else
+        assay::step<assay::InFloat32>(matrices, count, scale, team);
+    });
   });
 }
 }

@@ -6,13 +6,8 @@
 
 #pragma once
 
+#include "tiles.h"
 #include "vector.h"
-
-#if defined(__AMX_BF16__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#define ASSAY_TILES 1
-#endif
 
 namespace assay {
 namespace {
@@ -35,13 +30,15 @@ int64_t panels_size(int64_t n, int64_t k) { return (n + kPanel - 1) / kPanel * p
 template <typename T>
 bool in_tiles() {
 #ifdef ASSAY_TILES
-  // The system is asked once for the large registers (ARCH_REQ_XCOMP_PERM, XTILEDATA).
-  static const bool allowed = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
-  return sizeof(T) == 2 && allowed;
+  return sizeof(T) == 2 && tiles_allowed();
 #else
   return false;
 #endif
 }
+
+// So many numbers of a row of A are read at once: rows are read up to the next multiple of it.
+template <typename T>
+int reads_at_once() { return in_tiles<T>() ? kPad : kNeighbours<T>; }
 
 // --- units
 
@@ -189,7 +186,8 @@ inline void put_units(void* to, Units units) { std::memcpy(to, &units, sizeof un
 
 // Two panels of a row of units, 32 columns at once; false where it takes more than a few instructions.
 template <typename T, typename From>
-bool two_panels(const From* from, int64_t stride, T* to, int64_t panel) {
+bool two_panels([[maybe_unused]] const From* from, [[maybe_unused]] int64_t stride, [[maybe_unused]] T* to,
+                [[maybe_unused]] int64_t panel) {
   if constexpr (sizeof(T) == 4 && sizeof(From) == 4) {
     std::memcpy(to, from, 4 * kPanel);
     std::memcpy(to + panel, from + kPanel, 4 * kPanel);
@@ -270,7 +268,7 @@ struct Left {
   Left from(uint64_t m, uint64_t k) const {
     return {row_at(m) + k / kNeighbours<T> * unit, row, unit, group};
   }
-  bool in_rows() const { return group == 16 * row; }
+  Left from_row(uint64_t m) const { return {at + m * row, row, unit, group}; }  // of rows
 };
 
 // Columns [first, first + count) of k of A[m][k] = from[k - first][m], where `first` is a multiple

@@ -49,7 +49,7 @@ inline Vec add_product(Vec sum, uint32_t a, Vec b, float) {
   return fused(splat(value), b, sum);
 }
 
-inline Vec add_product(Vec sum, uint32_t a, Vec b, BF16) {
+inline Vec add_product(Vec sum, [[maybe_unused]] uint32_t a, [[maybe_unused]] Vec b, BF16) {
 #if defined(__AVX512BF16__)
   return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
 #else
@@ -123,36 +123,36 @@ void rows_of(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, int64
 template <int R, int P>
 void tile(const BF16* a, const Left<BF16>& like, const BF16* b, int64_t panel, int k, float* c,
           int64_t c_stride, const float* seed) {
-  const int64_t step = 4 * c_stride, a_step = 2 * like.row, along = 16 * like.unit;
+  const int64_t step = 4 * c_stride, a_step = 2 * like.row, along = 16 * like.unit, group = like.group;
   if (seed) {
-    _tile_loadd(0, seed, step);
-    if (P == 2) _tile_loadd(1, seed + 16, step);
-    if (R == 2) _tile_loadd(2, seed + 16 * c_stride, step);
-    if (R == 2 && P == 2) _tile_loadd(3, seed + 16 * c_stride + 16, step);
+    load_tile<0>(seed, step);
+    if (P == 2) load_tile<1>(seed + 16, step);
+    if (R == 2) load_tile<2>(seed + 16 * c_stride, step);
+    if (R == 2 && P == 2) load_tile<3>(seed + 16 * c_stride + 16, step);
   } else {
-    _tile_zero(0);
-    if (P == 2) _tile_zero(1);
-    if (R == 2) _tile_zero(2);
-    if (R == 2 && P == 2) _tile_zero(3);
+    zero_tile<0>();
+    if (P == 2) zero_tile<1>();
+    if (R == 2) zero_tile<2>();
+    if (R == 2 && P == 2) zero_tile<3>();
   }
   for (int i = 0; i < k; i += 32, a += along) {
-    _tile_loadd(6, b + i * kPanel, 64);
-    _tile_loadd(4, a, a_step);
-    _tile_dpbf16ps(0, 4, 6);
+    load_tile<6>(b + i * kPanel, kTileBytes);
+    load_tile<4>(a, a_step);
+    dot_tiles_bf16<0, 4, 6>();
     if (P == 2) {
-      _tile_loadd(7, b + panel + i * kPanel, 64);
-      _tile_dpbf16ps(1, 4, 7);
+      load_tile<7>(b + panel + i * kPanel, kTileBytes);
+      dot_tiles_bf16<1, 4, 7>();
     }
     if (R == 2) {
-      _tile_loadd(5, a + like.group, a_step);
-      _tile_dpbf16ps(2, 5, 6);
-      if (P == 2) _tile_dpbf16ps(3, 5, 7);
+      load_tile<5>(a + group, a_step);
+      dot_tiles_bf16<2, 5, 6>();
+      if (P == 2) dot_tiles_bf16<3, 5, 7>();
     }
   }
-  _tile_stored(0, c, step);
-  if (P == 2) _tile_stored(1, c + 16, step);
-  if (R == 2) _tile_stored(2, c + 16 * c_stride, step);
-  if (R == 2 && P == 2) _tile_stored(3, c + 16 * c_stride + 16, step);
+  store_tile<0>(c, step);
+  if (P == 2) store_tile<1>(c + 16, step);
+  if (R == 2) store_tile<2>(c + 16 * c_stride, step);
+  if (R == 2 && P == 2) store_tile<3>(c + 16 * c_stride + 16, step);
 }
 
 // At an edge of C the tiles go through memory of their own.
@@ -189,17 +189,12 @@ class Ready {
  public:
 #ifdef ASSAY_TILES
   Ready() {
-    if (!in_tiles<T>()) return;
-    alignas(64) uint8_t config[64] = {1};
-    for (int i = 0; i < 8; ++i) {
-      config[16 + 2 * i] = 64;
-      config[48 + i] = 16;
-    }
-    _tile_loadconfig(config);
+    if (in_tiles<T>()) configure_tiles();
   }
   ~Ready() {
-    if (in_tiles<T>()) _tile_release();
+    if (in_tiles<T>()) release_tiles();
   }
+  Ready(const Ready&) = delete;
 #else
   Ready() {}
 #endif
@@ -216,8 +211,9 @@ void some_panels(Left<T> a, int m, const T* b, int64_t panel, int k, float* c, i
 }
 
 // C (m x n) = A B, upon `seed` if there is one, which lies as C does and may be C. `panel` is the
-// distance of two panels of B. In bfloat16 rows of A may be read up to the next multiple of 32 in both
-// directions; what stands there meets zeros of B or reaches no element of C.
+// distance of two panels of B. In bfloat16 rows of A are read up to the next multiple of 32 in both
+// directions (by tiles; of 2 along k by vectors). Beyond the last row anything may stand, since it reaches no
+// element of C. Beyond `k` zeros have to stand: they meet zeros of B, and 0 times NaN is NaN.
 template <typename T>
 void multiply(Left<T> a, int m, const T* b, int64_t panel, int n, int k, float* c, int64_t c_stride,
               const float* seed) {

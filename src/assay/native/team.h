@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -32,9 +34,15 @@ class Meeting {
       phase_.store(phase + 1);
       return;
     }
-    for (int spins = 0; phase_.load() == phase; ++spins)
+    for (int spins = 0; phase_.load() == phase; ++spins) {
+      if (abandoned_.load(std::memory_order_relaxed)) throw Abandoned();
       if (spins > kSpins) std::this_thread::yield();
+    }
   }
+
+  // Of a thread that will not come: whoever waits for it, now or later, gets an exception in its place.
+  struct Abandoned {};
+  void abandon() { abandoned_.store(true); }
 
   // Takes one of a thread's things; returns how many were taken before, since the last wait.
   int take(int thread) { return taken_[thread].value.fetch_add(1); }
@@ -45,6 +53,7 @@ class Meeting {
     std::atomic<int> value{0};
   };
   std::atomic<int> arrived_{0}, phase_{0};
+  std::atomic<bool> abandoned_{false};
   std::vector<Counter> taken_;
 };
 
@@ -88,16 +97,45 @@ inline void cut(int thing, int64_t count, int size, std::vector<Piece>& to) {
     to.push_back({thing, first, int(std::min<int64_t>(size, count - first))});
 }
 
-// Runs f(team) on so many threads.
+// Runs f(team) on so many threads. What one of them throws ends the others at their next wait and is thrown here:
+// an exception that left a parallel region would end the process.
 template <typename F>
 void together(int n_threads, F f) {
   Meeting meeting(n_threads);
+  std::exception_ptr thrown;
+  std::atomic_flag is_first = ATOMIC_FLAG_INIT;
+  const auto work = [&](int index, int size) noexcept {
+    try {
+      f(Team{index, size, &meeting});
+    } catch (const Meeting::Abandoned&) {
+    } catch (...) {
+      if (!is_first.test_and_set()) thrown = std::current_exception();
+      meeting.abandon();
+    }
+  };
 #ifdef _OPENMP
 #pragma omp parallel num_threads(n_threads)
-  f(Team{omp_get_thread_num(), omp_get_num_threads(), &meeting});
+  work(omp_get_thread_num(), omp_get_num_threads());
 #else
-  Crew::mine().run(n_threads, [&](int index, int size) { f(Team{index, size, &meeting}); });
+  Crew::mine().run(n_threads, work);
 #endif
+  if (thrown) std::rethrow_exception(thrown);
+}
+
+// What every function of the C interface returns; native/abi.py makes an exception of Python's of it.
+enum Status : int32_t { kDone, kNoMemory, kFailed };
+
+// Runs f(); no exception leaves C++.
+template <typename F>
+Status guarded(F f) noexcept {
+  try {
+    f();
+    return kDone;
+  } catch (const std::bad_alloc&) {
+    return kNoMemory;
+  } catch (...) {
+    return kFailed;
+  }
 }
 
 // This thread's share of `count` things that go in units.

@@ -42,30 +42,35 @@ class Pass final : public AnyPass {
 
 extern "C" {
 
-// Null if there is no memory for it.
-void* assay_pass_new(const TrainedModel* model, int32_t bf16, int32_t n_threads) {
-  try {
-    if (bf16) return static_cast<assay::AnyPass*>(new assay::Pass<assay::BF16>(*model, n_threads));
-    return static_cast<assay::AnyPass*>(new assay::Pass<float>(*model, n_threads));
-  } catch (const std::bad_alloc&) {
-    return nullptr;
-  }
+int32_t assay_pass_new(const TrainedModel* model, int32_t bf16, int32_t n_threads, void** made) {
+  return assay::guarded([&] {
+    assay::AnyPass* pass = nullptr;
+    if (bf16)
+      pass = new assay::Pass<assay::BF16>(*model, n_threads);
+    else
+      pass = new assay::Pass<float>(*model, n_threads);
+    *made = pass;
+  });
 }
 
 void assay_pass_free(void* pass) { delete static_cast<assay::AnyPass*>(pass); }
 
 // One job by all threads.
-void assay_train(void* pass, TrainingJob* job, int32_t n_threads) {
-  assay::together(n_threads, [&](assay::Team team) {
-    static_cast<assay::AnyPass*>(pass)->run(*job, team);
+int32_t assay_train(void* pass, TrainingJob* job, int32_t n_threads) {
+  return assay::guarded([&] {
+    assay::together(n_threads, [&](assay::Team team) {
+      static_cast<assay::AnyPass*>(pass)->run(*job, team);
+    });
   });
 }
 
 // Each job by one thread, as many at a time as there are passes.
-void assay_train_apart(void** passes, int32_t n_passes, TrainingJob* jobs, int32_t n_jobs) {
-  assay::together(n_passes, [&](assay::Team team) {
-    team.share(n_jobs, [&](int i) {
-      static_cast<assay::AnyPass*>(passes[team.index])->run(jobs[i], {0, 1, nullptr});
+int32_t assay_train_apart(void** passes, int32_t n_passes, TrainingJob* jobs, int32_t n_jobs) {
+  return assay::guarded([&] {
+    assay::together(n_passes, [&](assay::Team team) {
+      team.share(n_jobs, [&](int i) {
+        static_cast<assay::AnyPass*>(passes[team.index])->run(jobs[i], {0, 1, nullptr});
+      });
     });
   });
 }

@@ -32,7 +32,7 @@ class Attention {
         d_scores_(size(kQueries, wide_)), turned_(size(wide_, padded(kQueries))),
         k_columns_(size(wide_, head_)), v_columns_(size(wide_, head_)), k_rows_(size(wide_, head_)),
         v_rows_(size(wide_, head_)), q_block_(size(kQueries, head_)), o_block_(size(kQueries, head_)),
-        stays_(kQueries, wide_) {}
+        one_head_(size(kQueries, head_)), stays_(kQueries, wide_) {}
 
   void forward(const Heads<T>& h, int row, int group) {
     pack_keys(h, row, group, false);
@@ -95,10 +95,19 @@ class Attention {
   // scores = rows of queries times the keys of a piece, given as columns.
   void score(const T* rows, int64_t stride, const Piece& p, const T* columns, float* scores) {
     const int64_t panel = panel_size<T>(m_.d_head);
+    const Left<T> queries = zero_beyond_head(rows, stride, p.n_queries);
     by_halves(p, [&](int first, int count) {
-      multiply(Left<T>::rows(rows + first * stride, stride), count, columns + p.first_key / kPanel * panel, panel,
-               p.until(first + count), m_.d_head, scores + first * wide_, wide_, nullptr);
+      multiply(queries.from_row(first), count, columns + p.first_key / kPanel * panel, panel, p.until(first + count),
+               m_.d_head, scores + first * wide_, wide_, nullptr);
     });
+  }
+
+  // Rows of one head as a left operand. What stands behind them belongs to the next head or token; where that
+  // would be read, they are copied to where zeros are.
+  Left<T> zero_beyond_head(const T* rows, int64_t stride, int count) {
+    if (m_.d_head % reads_at_once<T>() == 0) return Left<T>::rows(rows, stride);
+    for (int i = 0; i < count; ++i) std::memcpy(&one_head_[i * head_], rows + i * stride, sizeof(T) * m_.d_head);
+    return Left<T>::rows(one_head_.data(), head_);
   }
 
   // f(first, count) for each half of the queries.
@@ -230,7 +239,7 @@ class Attention {
   const float scale_;
   const int64_t wide_, head_;
   Floats scores_, also_, out_, d_keys_, d_values_;
-  Row weights_, d_scores_, turned_, k_columns_, v_columns_, k_rows_, v_rows_, q_block_, o_block_;
+  Row weights_, d_scores_, turned_, k_columns_, v_columns_, k_rows_, v_rows_, q_block_, o_block_, one_head_;
   Stays stays_;
   float sums_[kQueries];
 };

@@ -68,7 +68,7 @@ class Backward : public Forward<T> {
     team.share(1, [&](int) { add_norm_sums(m_.final_norm, 0, m_.d_model); });
   }
 
-  // The losses of a block, its features in `in` and their gradients in `dy`.
+  // The losses of a block, its features in `in` and the gradients of its logits in `d_logits`.
   void score(const Part& part) {
     Own<T>& own = part.own;
     const int first = part.first;
@@ -77,7 +77,7 @@ class Backward : public Forward<T> {
     through(m_.head, held_.head, own.in.at(0), own.in.stride, part.count, own.wide.at(0), own.wide.stride);
     for (int i = 0; i < part.count; ++i)
       held_.losses[first + i] = next_token_loss(own.wide.at(i), m_.vocab, token_at(first + i, 1), m_.head_factor,
-                                                m_.soft_cap, job_->scale / held_.n, own.dy.at(i));
+                                                m_.soft_cap, job_->scale / held_.n, own.d_logits.at(i));
   }
 
   void head_block(int chunk, int n_chunk, const Part& part) {
@@ -87,7 +87,7 @@ class Backward : public Forward<T> {
     score(part);
     pack_rows(own.in.at(0), own.in.stride, first - chunk, part.count, d, held_.x_head.data(),
               panel_size<T>(n_chunk));
-    back_through(m_.head, held_.head, own.dy, part, held_.turned_head, first - chunk, n_chunk, own.narrow);
+    back_through(m_.head, held_.head, own.d_logits, part, held_.turned_head, first - chunk, n_chunk, own.narrow);
     for (int i = 0; i < part.count; ++i) {
       std::fill_n(held_.dx.at(first + i), d, 0.0f);
       undo_norm(m_.final_norm, held_.last.at(first + i), held_.final_stats[first + i], own.narrow.at(i),
@@ -101,7 +101,7 @@ class Backward : public Forward<T> {
   void learn(const TrainedLinear& w, const Piece& piece, const Row<T>& turned, const Row<T>& x, int count,
              bool add) {
     const Left<T> dy = Left<T>::turned(turned.data(), count).from(piece.first, 0);
-    float* to = w.d_weight + piece.first * w.n_in;
+    float* to = w.d_weight + int64_t(piece.first) * w.n_in;
     multiply(dy, piece.count, x.data(), panel_size<T>(count), w.n_in, count, to, w.n_in, add ? to : nullptr);
   }
 
@@ -183,10 +183,10 @@ class Backward : public Forward<T> {
       if (!before()) replace_by_norm(w.mlp_norm, h.ended.at(token), h.mlp_stats[token], dx, 1, part);
       back_to_branch(dropout, i, dx, own);
     }
-    back_through(l, kDown, own.dy, part, own.wide);
+    back_through(l, kDown, own.d_branch, part, own.wide);
     for (int i = 0; i < part.count; ++i) back_act(h, part.first + i, i, own);
     keep_panels(own.acted, 0, part, m_.d_ff, held_.x_down);
-    back_through(l, kUp, own.dy, part, own.narrow);
+    back_through(l, kUp, own.d_up, part, own.narrow);
     if (m_.gated) back_through(l, kGate, own.d_gate, part, own.narrow, true);
     for (int i = 0; i < part.count; ++i) {
       const int token = part.first + i;
@@ -205,9 +205,9 @@ class Backward : public Forward<T> {
   // The gradient of what token i of a block got from a branch, in the precision of products.
   void back_to_branch(const Dropout& dropout, int i, const float* dx, Own<T>& own) {
     if (dropout)
-      drop_row(dx, own.stays.at(i), dropout.factor, own.dy.at(i), m_.d_model);
+      drop_row(dx, own.stays.at(i), dropout.factor, own.d_branch.at(i), m_.d_model);
     else
-      cast_row(dx, own.dy.at(i), m_.d_model);
+      cast_row(dx, own.d_branch.at(i), m_.d_model);
   }
 
   void add_branch(float* dx, const float* dy) {
@@ -219,7 +219,7 @@ class Backward : public Forward<T> {
   void back_act(Held<T>& h, int token, int i, Own<T>& own) {
     const T *up = h.up.at(token), *gate = m_.gated ? h.gate.at(token) : nullptr;
     const float* d_out = own.wide.at(i);
-    T *out = own.acted.at(i), *d_up = own.dy.at(i), *d_gate = gate ? own.d_gate.at(i) : nullptr;
+    T *out = own.acted.at(i), *d_up = own.d_up.at(i), *d_gate = gate ? own.d_gate.at(i) : nullptr;
     each(m_.d_ff, [&](int j, int n) {
       const Vec u = take(up + j, n), d = take(d_out + j, n);
       const Bent b = bend(m_.activation, gate ? take(gate + j, n) : u);
@@ -242,7 +242,7 @@ class Backward : public Forward<T> {
       back_to_branch(dropout, i, dx, own);
     }
     keep_panels(h.mixed, part.first, part, w.out.n_in, held_.x_out);
-    back_through(l, kOut, own.dy, part, own.wide);
+    back_through(l, kOut, own.d_branch, part, own.wide);
     for (int i = 0; i < part.count; ++i) cast_row(own.wide.at(i), held_.d_mixed.at(part.first + i), w.out.n_in);
   }
 
@@ -267,6 +267,7 @@ class Backward : public Forward<T> {
   void back_heads(int l, int place, const TrainedNorm& norm, Rows<T>* raw, Rows<float>& d, int which,
                   const Part& part) {
     const TrainedLinear& w = linear_at(m_.layers[l], place);
+    Rows<T>& narrowed = place == kQ ? part.own.d_heads : part.own.d_groups;
     float* sums = norm_sums(which, part.index);
     float *x = part.own.scratch.at(0), *dy = part.own.scratch.at(1), *ignored = part.own.scratch.at(2);
     for (int i = 0; i < part.count; ++i) {
@@ -281,9 +282,9 @@ class Backward : public Forward<T> {
         const Stats s = normalise(norm, x, ignored, m_.d_head);
         unnormalise(norm, x, s, dy, d_head, m_.d_head, sums, sums + padded(m_.d_head));
       }
-      cast_row(d.at(token), part.own.dy.at(i), w.n_out);
+      cast_row(d.at(token), narrowed.at(i), w.n_out);
     }
-    back_through(l, place, part.own.dy, part, part.own.narrow, place != kQ);
+    back_through(l, place, narrowed, part, part.own.narrow, place != kQ);
   }
 
   // --- the embedding

@@ -60,7 +60,7 @@ class Forward : public Work<T> {
     const int first = piece.first, last = first + piece.count;
     pack_columns(w.weight, w.n_in, w.n_in, w.n_out, panels.forward.data(), first / kPanel,
                  (last + kPanel - 1) / kPanel);
-    pack_rows(w.weight + piece.first * w.n_in, w.n_in, first, piece.count, w.n_in, panels.back.data(),
+    pack_rows(w.weight + int64_t(piece.first) * w.n_in, w.n_in, first, piece.count, w.n_in, panels.back.data(),
               panel_size<T>(w.n_out));
   }
 

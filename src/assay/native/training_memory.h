@@ -74,15 +74,18 @@ struct Held {  // what the backward pass needs of a layer
 template <typename T>
 struct Own {  // of one thread, for a block of tokens
   Rows<float> wide, also, narrow, scratch;
-  Rows<T> in, acted, dy, d_gate;
+  // Operands of products, which are read beyond their width: each is used at one width alone, so that zeros stay
+  // there whatever was computed before. A step that is not finite then leaves nothing behind.
+  Rows<T> in, acted, d_logits, d_branch, d_up, d_gate, d_heads, d_groups;
   Stays stays;
   std::unique_ptr<Attention<T>> attention;
 
   Own(const TrainedModel& m, int block)
       : wide(block, std::max({m.d_ff, m.vocab, m.d_model})), also(m.gated ? block : 0, m.d_ff),
         narrow(block, m.d_model), scratch(4, std::max(m.d_model, m.d_head)), in(block, m.d_model),
-        acted(block, m.d_ff), dy(block, std::max({m.d_ff, m.vocab, m.d_model})),
-        d_gate(m.gated ? block : 0, m.d_ff), stays(block, m.d_model),
+        acted(block, m.d_ff), d_logits(block, m.vocab), d_branch(block, m.d_model), d_up(block, m.d_ff),
+        d_gate(m.gated ? block : 0, m.d_ff), d_heads(block, m.n_heads * m.d_head),
+        d_groups(block, m.n_groups * m.d_head), stays(block, m.d_model),
         attention(m.n_heads ? new Attention<T>(m) : nullptr) {}
 };
 

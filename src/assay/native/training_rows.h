@@ -2,8 +2,8 @@
 
 #pragma once
 
+#include "abi.h"
 #include "product.h"
-#include "training.h"
 
 namespace assay {
 namespace {

@@ -265,10 +265,10 @@ inline Vec chosen(uint32_t bits, Vec v) {
 
 // Calls f(i, count) for whole vectors and for what is left of `width`.
 template <typename F>
-inline void each(int width, F f) {
-  int i = 0;
+inline void each(int64_t width, F f) {
+  int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes) f(i, kLanes);
-  if (i < width) f(i, width - i);
+  if (i < width) f(i, int(width - i));
 }
 
 template <typename T>
@@ -285,8 +285,8 @@ inline void put(T* to, Vec v, int count) {
 }
 
 template <typename F>
-void map(float* values, int count, F f) {
-  each(count, [&](int i, int n) { put(values + i, f(take(values + i, n)), n); });
+void map(float* values, int64_t count, F f) {
+  each(count, [&](int64_t i, int n) { put(values + i, f(take(values + i, n)), n); });
 }
 
 // The sum of f over a row; what lies beyond its end counts as nothing.

@@ -5,7 +5,7 @@ other; a step is that of its `fused=True` to rounding. Bits do not depend on the
 """
 
 from collections.abc import Sequence
-from ctypes import CDLL, Array
+from ctypes import CDLL, Array, byref, c_double
 from typing import final
 
 import torch
@@ -19,8 +19,9 @@ from assay.train.uncompiled import Uncompiled
 
 def norm_natively(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
     """Return the L2 norm of contiguous float32 tensors, all taken together."""
-    listed, n_threads = _listed(gradients), torch.get_num_threads()
-    return torch.tensor(_library().assay_norm(listed, len(listed), n_threads))
+    listed, norm = _listed(gradients), c_double()
+    _library().assay_norm(listed, len(listed), torch.get_num_threads(), byref(norm))
+    return torch.tensor(norm.value)
 
 
 @final

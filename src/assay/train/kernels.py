@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from assay.native import abi
-from assay.native.build import kernels
+from assay.native.build import Part, kernels
 from assay.native.kinds import unknown, unsupported
 from assay.nn.model import GPT, ModelConfig
 from assay.train.config import TrainConfig
@@ -32,17 +32,20 @@ def why_not(model: ModelConfig, config: TrainConfig, device: torch.device) -> st
         return choice
     if config.recompute:
         return "train.recompute=true"
-    if kernels().library is None:
-        return kernels().note
+    part: Part = "train_bf16" if config.precision == "bf16" else "train_fp32"
+    if (lack := kernels().lacks(part)) is not None:
+        return lack
     if config.precision == "bf16" and not multiplies_bf16():
         return "train.precision=bf16 on a processor without products of bfloat16"
     return None
 
 
 def multiplies_bf16() -> bool:
-    """Return whether the kernels can multiply in bfloat16 here."""
-    library = kernels().library
-    return library is not None and library.assay_bf16_products() > 0
+    """Return whether the kernels can train with products in bfloat16 here."""
+    found = kernels()
+    if found.library is None or found.lacks("train_bf16") is not None:
+        return False
+    return found.library.assay_bf16_products() > 0
 
 
 @final
@@ -74,11 +77,11 @@ class Passes:
         return [job.loss for job in asked]
 
     def _new(self, job: abi.TrainingJob, threads: int) -> int:
-        made: int | None = self._library.assay_pass_new(job.model, self._bf16, threads)
-        if made is None:
-            raise RuntimeError("not enough memory for the activations of a batch")
-        weakref.finalize(self, self._library.assay_pass_free, made)
-        return made
+        made = ctypes.c_void_p()
+        self._library.assay_pass_new(job.model, self._bf16, threads, ctypes.byref(made))
+        assert made.value is not None
+        weakref.finalize(self, self._library.assay_pass_free, made.value)
+        return made.value
 
 
 @final

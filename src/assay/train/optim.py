@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from assay.errors import CheckpointError
+from assay.native.build import Part, kernels
 from assay.schema import Config, kind_alone
 from assay.source import Source
 from assay.train.adamw import AdamW
@@ -47,7 +48,7 @@ class Optimizers:
 
     @torch.no_grad()
     def step_natively(self, factor: float, *, scale: float = 1.0, bf16: bool = False) -> None:
-        """Do the same with the C++ kernels.
+        """Do the same with the C++ kernels, or PyTorch for what they do not do right here.
 
         Args:
             factor: Of the peak rates.
@@ -55,8 +56,12 @@ class Optimizers:
             bf16: Whether Muon's products are of bfloat16.
         """
         self.set_rates(factor)
+        muon: Part = "muon_bf16" if bf16 else "muon_fp32"
         for optimizer, _ in self.parts:
-            if isinstance(optimizer, Muon):
+            if kernels().lacks(muon if isinstance(optimizer, Muon) else "adamw") is not None:
+                _scale_gradients(optimizer, scale)
+                optimizer.step()
+            elif isinstance(optimizer, Muon):
                 optimizer.step_natively(scale=scale, bf16=bf16)
             else:
                 assert isinstance(optimizer, AdamW)
@@ -117,6 +122,13 @@ class Optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     yield optimizer, parameter
+
+
+def _scale_gradients(optimizer: Optimizer, scale: float) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
 
 
 def _state_like(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from assay.native.build import kernels
 from assay.nn.model import GPT
 from assay.train.adamw import norm_natively
 from assay.train.gradients import backward, dropout_drawn, pieces_of
@@ -38,7 +39,8 @@ class Trouble:
 def gradient_norm(model: nn.Module, plan: Plan) -> Float[Tensor, ""]:
     """Return the L2 norm of all gradients."""
     gradients = [p.grad for p in parameters_of(model) if p.grad is not None]
-    return norm_natively(gradients) if plan.native else nn.utils.get_total_norm(gradients)
+    natively = plan.native and kernels().lacks("adamw") is None
+    return norm_natively(gradients) if natively else nn.utils.get_total_norm(gradients)
 
 
 def examine(
