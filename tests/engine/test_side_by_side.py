@@ -32,7 +32,7 @@ def batches_of(seed):
     return batch_at
 
 
-def member(seed, *, optimizer="adamw", bf16=False, start=0, **train_fields):
+def member(seed, *, optimizer="adamw", bf16=False, start=0, shape=None, **train_fields):
     """A replica whose seed, rate, decay, schedule and clipping depend on `seed`."""
     fields = {
         "seed": seed,
@@ -41,9 +41,9 @@ def member(seed, *, optimizer="adamw", bf16=False, start=0, **train_fields):
         "schedule": ["cosine", "linear", "wsd"][seed % 3],
         "clip_norm": [1.0, None, 0.3][seed % 3],
     }
-    shape = {"vocab_size": VOCAB, "max_seq_len": LENGTH, "d_model": 32, "n_layers": 2}
-    shape |= {"dropout": 0.2, "mixer": {"kind": "attention", "dropout": 0.1}}
-    model = GPT.create(decode(ModelConfig, shape), seed=seed)
+    usual = {"vocab_size": VOCAB, "max_seq_len": LENGTH, "d_model": 32, "n_layers": 2}
+    usual |= {"dropout": 0.2, "mixer": {"kind": "attention", "dropout": 0.1}}
+    model = GPT.create(decode(ModelConfig, usual | (shape or {})), seed=seed)
     cls = MuonConfig if optimizer == "muon" else AdamWConfig
     config = cls(lr=0.002 * (seed + 1), weight_decay=0.1 * seed)
     plan = Plan(decode(TrainConfig, fields | train_fields), torch.device("cpu"), bf16, native=True)
@@ -97,9 +97,15 @@ def test_replicas_that_start_or_end_at_other_steps_keep_their_bits():
         assert_same_bits(reports, alone(twin), one, twin)
 
 
-def test_a_replica_that_diverges_ends_alone():
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("shape", [{}, {"vocab_size": 65, "d_model": 40, "mlp": "relu2"}])
+def test_a_replica_that_diverges_ends_alone(bf16, shape):
+    """Whatever its widths: operands are read beyond their ends, and memory is shared."""
+    if bf16 and not multiplies_bf16():
+        pytest.skip("this processor has no products of bfloat16")
+
     def spoilt():
-        members = [member(seed) for seed in range(3)]
+        members = [member(seed, bf16=bf16, shape=shape) for seed in range(3)]
         with torch.no_grad():
             members[1].model.blocks[1].mlp.up.weight[3, 5] = torch.inf
         return members

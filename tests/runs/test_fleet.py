@@ -12,6 +12,7 @@ from assay.runs.fleet import train_fleet
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints
+from assay.train.kernels import multiplies_bf16
 
 NEAR = 1e-4  # float32: roundings of 6e-8 that eight steps at rates under 0.01 may stretch
 
@@ -100,20 +101,29 @@ def test_a_fleet_that_is_left_half_way_frees_its_runs(tmp_path, text):
     assert {status_of(Run.open(run.folder.path)) for run in runs} == {"finished"}
 
 
-def test_a_run_that_diverges_does_so_alone(tmp_path, text):
-    runs = fleet(tmp_path, text, model__norm="none", train__schedule="constant")
-    wild = config_of(
-        text,
-        model__norm="none",
-        train__schedule="constant",
-        train__optimizer={"kind": "adamw", "lr": 1e30},
-    )
+@pytest.mark.parametrize("how", ["torch", "native fp32", "native bf16"])
+def test_a_run_that_diverges_does_so_alone(tmp_path, text, how):
+    """With 21 characters: no multiple of what vectors or tiles of bfloat16 read at once."""
+    text.write_text(text.read_text(encoding="utf-8") + "§", encoding="utf-8")
+    backend, _, precision = how.partition(" ")
+    if precision == "bf16" and not multiplies_bf16():
+        pytest.skip("this processor has no products of bfloat16")
+    same = {
+        "model__norm": "none",
+        "model__d_model": 40,
+        "train__schedule": "constant",
+        "train__backend": backend,
+        "train__precision": precision or "fp32",
+    }
+    runs = fleet(tmp_path, text, **same)
+    wild = config_of(text, train__optimizer={"kind": "adamw", "lr": 1e30}, **same)
     runs.insert(1, Run.create(wild, tmp_path / "wild"))
     rounds = go(runs)
     told = [r[1] for r in rounds]
     assert isinstance(told[2], DivergedError)
     assert told[3:] == [None] * 6
     assert "step 2: loss" in str(told[2])
+    assert "the cause is the model or its data" in str(told[2])
     assert [status_of(run) for run in runs] == ["finished", "diverged", "finished", "finished"]
     assert runs[1].folder.read_manifest()["error"] == str(told[2])
     assert [p.name for p in checkpoints(runs[1].folder.checkpoints)] == ["step-000001"]

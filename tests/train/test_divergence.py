@@ -3,6 +3,7 @@ import torch
 from tiny import copied, model_of, plan_of, random_batch, same_bits
 
 from assay.errors import DivergedError
+from assay.train.kernels import multiplies_bf16
 from assay.train.loop import train
 from assay.train.optim import AdamWConfig, MuonConfig
 
@@ -27,6 +28,53 @@ def go_until_divergence(model, optimizers, steps, **fields):
     weights, state = good[-1]
     unchanged = same_bits(weights, model.state_dict()) and same_bits(state, optimizers.state())
     return str(caught.value), unchanged
+
+
+def on_kernels(native, *, bf16):
+    """A plan's fields for the C++ kernels; skips where they do not multiply in bfloat16."""
+    if bf16 and not multiplies_bf16():
+        pytest.skip("this processor has no products of bfloat16")
+    return {"native": True, "autocast": bf16}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("optimizer", [AdamWConfig(), MuonConfig()])
+def test_a_step_that_was_not_finite_leaves_nothing_behind_in_the_kernels(native, bf16, optimizer):
+    """A weight that is no number while one step is computed: the steps after it are sound.
+
+    The oracle is a run in memory of its own from where the skipped step left the first one.
+    """
+    plan = plan_of(steps=6, on_nonfinite="skip", **on_kernels(native, bf16=bf16))
+    fields = {"vocab_size": 65, "d_model": 42, "mixer": {"kind": "attention", "n_heads": 3}}
+    model, twin = model_of(seed=3, **fields), model_of(seed=3, **fields)
+    optimizers, others = optimizer.build(model), optimizer.build(twin)
+    weight, skipped = model.embed.weight, []
+    for report in train(model, random_batch, optimizers, plan):
+        skipped.append(report.skipped)
+        if report.step == 2:
+            sound = weight.detach().clone()
+            weight.data[0, 0] = torch.nan
+        if report.step == 3:
+            weight.data.copy_(sound)
+            twin.load_state_dict(model.state_dict())
+            others.load(copied(optimizers.state()))
+    for _ in train(twin, random_batch, others, plan, start=3):
+        pass
+    assert skipped == [False, False, True, False, False, False]
+    assert same_bits(twin.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("config", [AdamWConfig(lr=1e30), MuonConfig(lr=1e30, adamw_lr=1e30)])
+def test_an_absurd_rate_is_named_by_the_kernels_too(native, config, bf16):
+    model = model_of(norm="none", vocab_size=65)
+    fields = on_kernels(native, bf16=bf16)
+    message, unchanged = go_until_divergence(
+        model, config.build(model), steps=9, schedule="constant", **fields
+    )
+    assert message.startswith("step 2: ")
+    assert "train.optimizer.lr" in message
+    assert unchanged
 
 
 @pytest.mark.parametrize("config", [AdamWConfig(lr=1e30), MuonConfig(lr=1e30, adamw_lr=1e30)])

@@ -133,12 +133,35 @@ def test_bits_do_not_depend_on_what_is_trained_beside(bf16):
         assert all(torch.equal(p.grad, theirs[name]) for name, p in model.named_parameters())
 
 
-def test_a_model_that_is_no_number_leaves_the_one_after_it_alone():
-    models = [model_of(config_of(), seed=seed) for seed in (0, 1)]
-    batch, passes = tokens_of(), Passes(bf16=False)
-    expected, theirs = found(models[1], batch)
+ODD = {"vocab_size": 65, "d_model": 42, "mlp": {"kind": "swiglu", "d_ff": 37}}
+"""Widths that are multiples of no tile's and no vector's: each operand is read beyond its end."""
+
+
+@pytest.mark.parametrize("bf16", PRECISIONS)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        ODD | {"mixer": {"kind": "attention", "n_heads": 3}},
+        ODD
+        | {
+            "mixer": {"kind": "attention", "n_heads": 6, "n_kv_heads": 3, "qk_norm": True},
+            "position": "none",
+        },
+        ODD | {"d_model": 45, "mixer": {"kind": "attention", "n_heads": 3}, "position": "alibi"},
+        ODD | {"mixer": {"kind": "attention", "n_heads": 3}, "block": "parallel", "norm": "layer"},
+        ODD | {"mixer": "none", "position": "learned", "block": "post", "bias": True},
+    ],
+)
+@pytest.mark.parametrize(
+    "spoilt", ["embed.weight", "blocks.1.mlp.up.weight", "blocks.0.mlp.down.weight"]
+)
+def test_a_model_that_is_no_number_leaves_the_one_after_it_alone(bf16, fields, spoilt):
+    models = [model_of(config_of(**fields), seed=seed) for seed in (0, 1)]
+    batch, passes = tokens_of(), Passes(bf16=bf16)
+    expected, theirs = found(models[1], batch, bf16=bf16)
     with torch.no_grad():
-        models[0].blocks[0].mixer.q_proj.weight.fill_(torch.nan)
+        models[0].get_parameter(spoilt).fill_(torch.nan)
     models[1].zero_grad()
     described = [Described(model, tuple(batch.shape)) for model in models]
     each = zip(described, models, strict=True)
@@ -146,6 +169,23 @@ def test_a_model_that_is_no_number_leaves_the_one_after_it_alone():
     assert bad != bad
     assert torch.tensor(good).item() == expected
     assert all(torch.equal(p.grad, theirs[name]) for name, p in models[1].named_parameters())
+
+
+@pytest.mark.parametrize("bf16", PRECISIONS)
+def test_a_sequence_that_is_no_number_leaves_the_others_of_its_batch_alone(bf16):
+    """Of heads and rows that end within a tile or a vector the next ones are read too."""
+    attention = {"kind": "attention", "n_heads": 3}
+    fields = {"d_model": 45, "mixer": attention, "position": "alibi", "tie_embeddings": False}
+    config = config_of(**ODD | fields)
+    model, tokens = model_of(config), tokens_of(4, 40) % 37
+    expected = token_losses(model, tokens, bf16=bf16, rows=4)
+    with torch.no_grad():
+        model.embed.weight[64] = torch.nan
+    tokens[1, 7] = 64
+    losses = token_losses(model, tokens, bf16=bf16, rows=4)
+    alone = [0, 2, 3]
+    assert torch.equal(losses[alone], expected[alone])
+    assert losses[1, 7:].isnan().all()
 
 
 def test_pieces_of_a_batch_add_up():

@@ -19,8 +19,8 @@ def model_of(*, seed=0, **fields):
     return GPT.create(config_of(**fields), seed=seed)
 
 
-def plan_of(*, autocast=False, **fields):
-    return Plan(decode(TrainConfig, fields), torch.device("cpu"), autocast)
+def plan_of(*, autocast=False, native=False, **fields):
+    return Plan(decode(TrainConfig, fields), torch.device("cpu"), autocast, native=native)
 
 
 def random_batch(step, rows=4):

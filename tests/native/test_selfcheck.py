@@ -1,0 +1,151 @@
+"""The kernels' self-check sees each planted fault, and PyTorch does what failed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from planted import FAULTS, compiled, plant
+from programs import compiler_in
+
+import assay
+from assay.native import build, selfcheck
+from assay.native.build import Kernels, kernels
+from assay.native.compiler import find_compiler
+from assay.native.selfcheck_parts import CHECKS
+from assay.nn.model import GPT, ModelConfig
+from assay.schema import decode
+from assay.train.config import TrainConfig
+from assay.train.kernels import multiplies_bf16, why_not
+from assay.train.optim import AdamWConfig, MuonConfig
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+TRAINING = {"train_fp32", "train_bf16"}
+SEEN_IN = {
+    "swapped fields": TRAINING,
+    "abort": TRAINING,
+    "abort in Muon": {"muon_fp32", "muon_bf16"},
+    "NaN garbage": {"train_bf16"},
+    "a wrong norm in decoding": {"decode_fp32", "decode_bf16", "decode_int8"},
+}
+
+
+def had(parts):
+    """Those of some parts that this processor has."""
+    return {part for part in parts if multiplies_bf16() or part not in ("train_bf16", "muon_bf16")}
+
+
+@pytest.mark.parametrize("start", [selfcheck._forked, selfcheck._spawned])
+def test_a_sound_library_has_no_fault_and_every_part_is_tried(native, start):
+    found = selfcheck._tried(native.path, start)
+    assert found.faults == {}
+    assert found.findings.keys() == had(CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("fault", SEEN_IN)
+def test_a_planted_fault_is_seen_in_its_part_and_in_no_other(native, tmp_path, fault):
+    found = selfcheck.check(compiled(tmp_path, fault))
+    assert found.faults.keys() == had(SEEN_IN[fault])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_library_that_hangs_is_refused_as_a_whole(native, tmp_path, monkeypatch):
+    """By processor time, so that a busy machine is no fault."""
+    monkeypatch.setattr(selfcheck, "_CPU_S", 5)
+    found = selfcheck._tried(compiled(tmp_path, "an endless loop"), selfcheck._forked)
+    assert "no end within 90 s, or 5 s of processor time" in found.faults["library"]
+
+
+def test_a_library_of_another_version_is_refused_before_anything_is_called(native, tmp_path):
+    source = tmp_path / "other.cpp"
+    source.write_text(
+        'extern "C" { extern const int assay_struct_sizes[]; '
+        "const int assay_struct_sizes[] = {14, 8}; void assay_read() { __builtin_abort(); } }"
+    )
+    library = tmp_path / "kernels.so"
+    subprocess.run([find_compiler(), "-shared", "-fPIC", source, "-o", library], check=True)
+    library.chmod(0o700)
+    with pytest.raises(OSError, match="compiled from another version"):
+        build.loaded(library)
+    assert "another version" in selfcheck.check(library).faults["library"]
+
+
+# --- PyTorch takes over
+
+
+@pytest.fixture
+def faulty(native):
+    """Let the kernels have failed their self-check of some parts."""
+
+    def use(*parts):
+        faults = dict.fromkeys(parts, "planted")
+        build.take(Kernels(native.library, native.note, faults, native.path))
+
+    yield use
+    build.take(native)
+
+
+def test_what_failed_is_not_asked_of_the_kernels(faulty):
+    model, config = ModelConfig(vocab_size=37), decode(TrainConfig, {})
+    cpu = torch.device("cpu")
+    faulty("train_bf16")
+    assert why_not(model, config, cpu) is None
+    assert not multiplies_bf16()
+    faulty("train_fp32")
+    assert "failed their self-check of train_fp32" in why_not(model, config, cpu)
+    assert kernels().lacks("decode_int8") is None
+
+
+@pytest.mark.parametrize("optimizer", [AdamWConfig(), MuonConfig()])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_pytorch_takes_the_steps_of_an_optimizer_that_failed(faulty, optimizer, bf16):
+    def step(*parts):
+        faulty(*parts)
+        model = GPT.create(decode(ModelConfig, {"vocab_size": 37, "d_model": 32}), seed=1)
+        draw = torch.Generator().manual_seed(0)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=draw)
+        optimizer.build(model).step_natively(1.0, scale=0.5, bf16=bf16 and multiplies_bf16())
+        return model.state_dict()
+
+    ours, theirs = step(), step("adamw", "muon_fp32", "muon_bf16")
+    exact = optimizer.kind == "adamw" or not bf16
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=0, atol=1e-5 if exact else 2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_with_any_fault_a_run_still_ends_with_text_and_says_why_it_is_slower(tmp_path, fault):
+    """As `make demo`: an installed copy of the package, whose kernels are compiled at first use."""
+    package = Path(assay.__file__).parent
+    copied = shutil.copytree(package, tmp_path / "assay", ignore=shutil.ignore_patterns("*.so"))
+    plant(copied / "native", fault)
+    environment = os.environ | {
+        "PYTHONPATH": str(tmp_path),
+        "ASSAY_CACHE": str(tmp_path / "cache"),
+        "CXX": compiler_in(tmp_path, f'exec {find_compiler()} "$@" -O1'),
+    }
+    small = ["model.d_model=36", "model.n_layers=1", "model.mixer.n_heads=2", "train.batch_size=4"]
+    short = ["train.steps=4", "train.seq_len=16", "eval.final_max_tokens=500"]
+
+    def said(*arguments):
+        command = [sys.executable, "-m", "assay", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    trained = said("train", *small, *short, "train.precision=fp32", "--name", "demo")
+    if fault != "NaN garbage" or multiplies_bf16():
+        assert "self-check" in trained.stderr
+    text = said("generate", "demo", "--prompt", "KING", "--max-new-tokens", "5")
+    assert text.stdout.startswith("KING")
