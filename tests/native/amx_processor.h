@@ -23,7 +23,7 @@ struct Config {
 
   int rows(int tile) const { return rows_of[tile]; }
   int row_bytes(int tile) const { return row_bytes_of[2 * tile] | row_bytes_of[2 * tile + 1] << 8; }
-  __mmask64 columns(int tile) const { return _bzhi_u64(~0ull, row_bytes(tile)); }
+  __mmask64 columns(int tile) const { return ~0ull >> (64 - row_bytes(tile)); }  // of a tile that has some
   int take_start_row() {  // every tile instruction sets it to 0
     const int start = start_row;
     start_row = 0;
