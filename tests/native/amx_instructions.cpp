@@ -328,29 +328,37 @@ Operands numbers(unsigned seed) {
   return found;
 }
 
-// Numbers of about 1, some near the smallest, subnormal, zero or infinite.
+// Exponents of A, B and C, with the bias: a lowest one, and how many from there on.
+struct Range {
+  unsigned lowest, count;
+};
+struct Ranges {
+  Range a, b, c;
+};
+constexpr Ranges kRanges[] = {
+    {{120, 16}, {120, 16}, {120, 16}},
+    {{0, 256}, {0, 256}, {0, 256}},  // any, also infinities and no numbers
+    {{60, 8}, {60, 8}, {0, 8}},      // of which products are too small to be normal, but not their sums
+    {{0, 1}, {220, 8}, {120, 16}},   // subnormal numbers that would be something if they were not taken for 0
+    {{125, 4}, {125, 4}, {0, 1}},    // upon subnormal numbers
+};
+
+void fill_bf16(uint8_t* to, size_t bytes, std::mt19937& next, Range exponents) {
+  fill(to, bytes, next());
+  for (size_t i = 0; i < bytes; i += 2) {
+    const unsigned exponent = exponents.lowest + next() % exponents.count;
+    to[i] = (to[i] & 0x7f) | exponent << 7;
+    to[i + 1] = (to[i + 1] & 0x80) | exponent >> 1;
+  }
+}
+
 Operands bf16_numbers(unsigned seed) {
   std::mt19937 next(seed);
-  const auto upper = [&] {
-    const uint32_t bits = next(), kind = bits >> 8 & 31;
-    uint32_t exponent = 120 + (bits & 15);
-    if (kind == 0) exponent = 0;
-    if (kind == 1) exponent = 60 + (bits & 7);
-    if (kind == 2 && seed % 4 == 0) exponent = 255;
-    return uint16_t((bits >> 16 & 0x807f) | exponent << 7);
-  };
+  const Ranges ranges = kRanges[seed % 5];
   Operands found;
-  for (auto* rows : {&found.a, &found.b})
-    for (auto& row : *rows)
-      for (int i = 0; i < 64; i += 2) {
-        const uint16_t number = upper();
-        std::memcpy(row + i, &number, 2);
-      }
-  for (auto& row : found.c)
-    for (int i = 0; i < 64; i += 4) {
-      const uint32_t number = uint32_t(upper()) << 16 | (next() & 0xffff);
-      std::memcpy(row + i, &number, 4);
-    }
+  fill_bf16(found.a[0], sizeof found.a, next, ranges.a);
+  fill_bf16(found.b[0], sizeof found.b, next, ranges.b);
+  fill_bf16(found.c[0], sizeof found.c, next, ranges.c);
   return found;
 }
 

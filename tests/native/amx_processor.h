@@ -31,8 +31,8 @@ struct Config {
   }
 };
 
-// A thread's own, reserved when it begins: a handler may allocate nothing. Beyond the rows and columns
-// that a tile is configured to have it is zero.
+// A thread's own, reserved when it begins: a handler may allocate nothing. What is in a tile beyond the rows
+// and columns that it is configured to have reaches no memory.
 typedef uint8_t Tile[kRows][kRowBytes];
 #define PER_THREAD thread_local __attribute__((tls_model("initial-exec")))
 PER_THREAD Config config;
@@ -140,10 +140,8 @@ Fault tileload(const Instruction& one) {
   if (const Fault fault = check_rows(one); fault.why) return fault;
   const __mmask64 columns = config.columns(one.reg);
   const int first = config.take_start_row(), end = config.rows(one.reg);
-  auto* rows = tiles[one.reg];
-  if (first == 0) std::memset(rows, 0, sizeof tiles[0]);
   for (int row = first; row < end; ++row)
-    _mm512_store_si512(rows[row],
+    _mm512_store_si512(tiles[one.reg][row],
                        _mm512_maskz_loadu_epi8(columns, (const void*)(one.address + row * one.stride)));
   return {};
 }
@@ -179,7 +177,7 @@ Fault product(const Instruction& one, AddRow add_row) {
   auto* c = tiles[one.reg];
   for (int row = 0; row < config.rows(one.reg); ++row) {
     const __m512i sum = add_row(_mm512_load_si512(c[row]), a[row], b, config.rows(one.vvvv));
-    _mm512_store_si512(c[row], _mm512_maskz_mov_epi8(config.columns(one.reg), sum));
+    _mm512_store_si512(c[row], sum);
   }
   return {};
 }

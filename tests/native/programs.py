@@ -54,9 +54,8 @@ def said_by(
     `environment` is added to this process's; the others are those of `compiled`.
     """
     program = compiled(source, folder / "program", version, target)
-    return subprocess.run(
-        [program], check=True, capture_output=True, text=True, env=os.environ | (environment or {})
-    ).stdout
+    environment = os.environ | (environment or {})
+    return subprocess.check_output([program], text=True, env=environment)
 
 
 @dataclass(frozen=True)
