@@ -1,7 +1,6 @@
 // Each instruction of AMX beside a plain loop, for test_amx_emulator.py. With no argument it prints what is
 // wrong, then how many checks there were; with one it does what a processor refuses.
 
-#include <immintrin.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -10,150 +9,25 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <random>
 #include <thread>
 #include <vector>
 
-// --- a load and a store for each pair of base and index, by the assembler's encoding
-
-struct Form {
-  void (*run)(const void* base, int64_t index);  // tile 3 from or to displacement(base, index, scale)
-  int64_t displacement, scale;
-  const char* name;
-};
-#pragma GCC visibility push(hidden)
-extern "C" {
-extern const Form loads_begin[], loads_end[], stores_begin[], stores_end[];
-int64_t form_base, form_index, form_stack;
-}
-#pragma GCC visibility pop
-
-// Registers that a function must keep go to the stack, the pointer to the stack to memory.
-asm(R"asm(
-.macro FORM displacement, base, index, scale, load
-.text
-1:
-  push %rbx
-  push %rbp
-  push %r12
-  push %r13
-  push %r14
-  push %r15
-  mov %rdi, form_base(%rip)
-  mov %rsi, form_index(%rip)
-  mov %rsp, form_stack(%rip)
-  mov form_base(%rip), %\base
-  mov form_index(%rip), %\index
-  .if \load
-  tileloadd \displacement(%\base,%\index,\scale), %tmm3
-  .else
-  tilestored %tmm3, \displacement(%\base,%\index,\scale)
-  .endif
-  mov form_stack(%rip), %rsp
-  pop %r15
-  pop %r14
-  pop %r13
-  pop %r12
-  pop %rbp
-  pop %rbx
-  ret
-2: .asciz "\displacement(\base,\index,\scale)"
-.section .data.rel, "aw"
-  .quad 1b, \displacement, \scale, 2b
-.text
-.endm
-
-.macro FORMS load
-.irp base, rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15
-.irp index, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
-.ifnc \base, \index
-  FORM 0, \base, \index, 1, \load
-  FORM 0x40, \base, \index, 2, \load
-  FORM -0x80, \base, \index, 4, \load
-  FORM 0x12340, \base, \index, 8, \load
-.endif
-.endr
-.endr
-.endm
-
-.section .data.rel, "aw"
-loads_begin:
-.text
-  FORMS 1
-.section .data.rel, "aw"
-loads_end:
-stores_begin:
-.text
-  FORMS 0
-.section .data.rel, "aw"
-stores_end:
-.text
-)asm");
+#include "amx_forms.h"
+#include "amx_products.h"
+#include "amx_refused.h"
+#include "amx_tiles.h"
 
 namespace {
 
-typedef uint8_t Data[16][64];
-
-int checks = 0;
-
-template <typename... Arguments>
-void check(bool right, const char* what, Arguments... arguments) {
-  ++checks;
-  if (right) return;
-  std::printf(what, arguments...);
-  std::printf("\n");
-}
-
-// --- instructions, with what they read and write told to the compiler
-
-template <int Tile>
-void load(const void* from, int64_t stride) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(Tile) : "memory");
-}
-
-template <int Tile>
-void store(void* to, int64_t stride) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(Tile) : "memory");
-}
-
-template <int Tile>
-void zero() {
-  asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
-}
-
-void release() { asm volatile("tilerelease"); }
-
 // --- configurations
-
-struct Config {
-  uint8_t bytes[64] = {1};
-  Config& tile(int i, int rows, int row_bytes) {
-    bytes[16 + 2 * i] = row_bytes;
-    bytes[48 + i] = rows;
-    return *this;
-  }
-  void load() const { asm volatile("ldtilecfg %0" : : "m"(bytes)); }
-};
-
-Config whole() {
-  Config config;
-  for (int i = 0; i < 8; ++i) config.tile(i, 16, 64);
-  return config;
-}
 
 Config stored() {
   Config config;
   asm volatile("sttilecfg %0" : "=m"(config.bytes));
   return config;
-}
-
-void fill(void* to, size_t count, unsigned seed) {
-  std::mt19937 next(seed);
-  for (size_t i = 0; i < count; ++i) static_cast<uint8_t*>(to)[i] = next();
 }
 
 void configurations_are_stored_as_loaded() {
@@ -225,22 +99,25 @@ void forms_of_stores() {
     }
 }
 
+void check_rows(const char* form, const uint8_t* from, int64_t stride) {
+  Data found;
+  store<0>(found, 64);
+  for (int row = 0; row < 16; ++row)
+    check(!std::memcmp(found[row], from + row * stride, 64), "%s, row %d", form, row);
+}
+
 void forms_without_base_or_index() {
   constexpr int64_t kPlace = 0x20000000;  // a displacement alone reaches it
   auto* low = (uint8_t*)mmap((void*)kPlace, 4096, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   if (low == MAP_FAILED) return check(false, "no memory at %#lx", long(kPlace));
   fill(low, 4096, 3);
-  Data found;
   asm volatile("tileloadd 0x20000000(,%0,2), %%tmm0" : : "r"(int64_t(96)) : "memory");
-  store<0>(found, 64);
-  for (int row = 0; row < 16; ++row) check(!std::memcmp(found[row], low + row * 192, 64), "no base, row %d", row);
+  check_rows("no base", low, 192);
   asm volatile("tileloadd 64(%0), %%tmm0" : : "r"(low) : "memory");
-  store<0>(found, 64);
-  for (int row = 0; row < 16; ++row) check(!std::memcmp(found[row], low + 64, 64), "no index, row %d", row);
+  check_rows("no index", low + 64, 0);
   asm volatile("tileloaddt1 (%0,%1,1), %%tmm0" : : "r"(low), "r"(int64_t(100)) : "memory");
-  store<0>(found, 64);
-  for (int row = 0; row < 16; ++row) check(!std::memcmp(found[row], low + row * 100, 64), "tileloaddt1, row %d", row);
+  check_rows("tileloaddt1", low, 100);
   munmap(low, 4096);
 }
 
@@ -255,7 +132,8 @@ void small_tiles_keep_to_their_shape() {
       load<5>(page + 4096 - 3 * rows * row_bytes, 3 * row_bytes);
       load<5>(page + 4096 - rows * row_bytes, row_bytes);
       store<5>(page, row_bytes);
-      check(!std::memcmp(page, page + 4096 - rows * row_bytes, rows * row_bytes), "%d rows of %d", rows, row_bytes);
+      const int size = rows * row_bytes;
+      check(!std::memcmp(page, page + 4096 - size, size), "%d rows of %d", rows, row_bytes);
       Data wide, before;
       fill(wide, sizeof wide, 4);
       std::memcpy(before, wide, sizeof wide);
@@ -309,125 +187,6 @@ void a_first_row_goes_on_where_it_was() {
     for (uint8_t byte : found[row]) zero &= byte == 0;
     check(row < 10 ? zero : !std::memcmp(found[row], data[row], 64), "first row 10, row %d", row);
   }
-}
-
-// --- products
-
-struct Shape {
-  int m, n, k;
-};
-constexpr Shape kShapes[] = {{16, 16, 16}, {1, 1, 1}, {3, 5, 7}, {16, 4, 9}, {8, 16, 2}, {13, 1, 16}};
-
-struct Operands {
-  uint8_t c[16][64], a[16][64], b[16][64];
-};
-
-Operands numbers(unsigned seed) {
-  Operands found;
-  fill(&found, sizeof found, seed);
-  return found;
-}
-
-// Exponents of A, B and C, with the bias: a lowest one, and how many from there on.
-struct Range {
-  unsigned lowest, count;
-};
-struct Ranges {
-  Range a, b, c;
-};
-constexpr Ranges kRanges[] = {
-    {{120, 16}, {120, 16}, {120, 16}},
-    {{0, 256}, {0, 256}, {0, 256}},  // any, also infinities and no numbers
-    {{60, 8}, {60, 8}, {0, 8}},      // of which products are too small to be normal, but not their sums
-    {{0, 1}, {220, 8}, {120, 16}},   // subnormal numbers that would be something if they were not taken for 0
-    {{125, 4}, {125, 4}, {0, 1}},    // upon subnormal numbers
-};
-
-void fill_bf16(uint8_t* to, size_t bytes, std::mt19937& next, Range exponents) {
-  fill(to, bytes, next());
-  for (size_t i = 0; i < bytes; i += 2) {
-    const unsigned exponent = exponents.lowest + next() % exponents.count;
-    to[i] = (to[i] & 0x7f) | exponent << 7;
-    to[i + 1] = (to[i + 1] & 0x80) | exponent >> 1;
-  }
-}
-
-Operands bf16_numbers(unsigned seed) {
-  std::mt19937 next(seed);
-  const Ranges ranges = kRanges[seed % 5];
-  Operands found;
-  fill_bf16(found.a[0], sizeof found.a, next, ranges.a);
-  fill_bf16(found.b[0], sizeof found.b, next, ranges.b);
-  fill_bf16(found.c[0], sizeof found.c, next, ranges.c);
-  return found;
-}
-
-float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
-
-float widened(const uint8_t* at) {
-  uint32_t bits = (at[0] | at[1] << 8) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return flushed(value);
-}
-
-void dot_bf16(uint8_t* c, const uint8_t* a, const uint8_t (*b)[64], int column, int depth) {
-  float halves[2] = {}, sum;
-  for (int k = 0; k < depth; ++k)
-    for (int i = 0; i < 2; ++i)
-      halves[i] = flushed(std::fma(widened(a + 4 * k + 2 * i), widened(b[k] + 4 * column + 2 * i), halves[i]));
-  std::memcpy(&sum, c, 4);
-  sum = flushed(flushed(sum) + flushed(halves[0] + halves[1]));
-  std::memcpy(c, &sum, 4);
-}
-
-template <typename A, typename B>
-void dot_bytes(uint8_t* c, const uint8_t* a, const uint8_t (*b)[64], int column, int depth) {
-  uint32_t sum;
-  std::memcpy(&sum, c, 4);
-  for (int k = 0; k < depth; ++k)
-    for (int i = 0; i < 4; ++i) sum += uint32_t(int(A(a[4 * k + i])) * int(B(b[k][4 * column + i])));
-  std::memcpy(c, &sum, 4);
-}
-
-// Equal bits, or both no number: which one a processor takes is another thing.
-bool same(const uint8_t* found, const uint8_t* meant, bool floats) {
-  float x, y;
-  std::memcpy(&x, found, 4);
-  std::memcpy(&y, meant, 4);
-  return !std::memcmp(found, meant, 4) || (floats && std::isnan(x) && std::isnan(y));
-}
-
-template <typename Multiply, typename Dot>
-void products(const char* name, Operands (*operands)(unsigned), Multiply multiply, Dot dot) {
-  unsigned seed = 0;
-  for (int round = 0; round < 20; ++round)
-    for (const auto [m, n, k] : kShapes) {
-      Operands one = operands(++seed);
-      Data found = {};
-      Config().tile(2, m, 4 * n).tile(7, m, 4 * k).tile(4, k, 4 * n).load();
-      load<2>(one.c, 64);
-      load<7>(one.a, 64);
-      load<4>(one.b, 64);
-      multiply();
-      store<2>(found, 64);
-      bool right = true;
-      for (int row = 0; row < m; ++row)
-        for (int column = 0; column < n; ++column) {
-          uint8_t* c = one.c[row] + 4 * column;
-          dot(c, one.a[row], one.b, column, k);
-          right &= same(found[row] + 4 * column, c, operands == bf16_numbers);
-        }
-      check(right, "%s %d x %d x %d, seed %u", name, m, n, k, seed);
-    }
-}
-
-void all_products() {
-  products("tdpbf16ps", bf16_numbers, [] { _tile_dpbf16ps(2, 7, 4); }, dot_bf16);
-  products("tdpbssd", numbers, [] { _tile_dpbssd(2, 7, 4); }, dot_bytes<int8_t, int8_t>);
-  products("tdpbsud", numbers, [] { _tile_dpbsud(2, 7, 4); }, dot_bytes<int8_t, uint8_t>);
-  products("tdpbusd", numbers, [] { _tile_dpbusd(2, 7, 4); }, dot_bytes<uint8_t, int8_t>);
-  products("tdpbuud", numbers, [] { _tile_dpbuud(2, 7, 4); }, dot_bytes<uint8_t, uint8_t>);
 }
 
 // --- beside other threads and other handlers
@@ -488,7 +247,8 @@ void system_calls_are_as_ever() {
   check(syscall(SYS_arch_prctl, 0x1023, 18) == 0, "no permission for tiles");
   check(syscall(SYS_getpid) == getpid(), "getpid");
   check(syscall(SYS_close, -1) == -1 && errno == EBADF, "close");
-  void* page = (void*)syscall(SYS_mmap, nullptr, 4096L, long(PROT_READ), long(MAP_PRIVATE | MAP_ANONYMOUS), -1L, 0L);
+  const long kind = MAP_PRIVATE | MAP_ANONYMOUS;
+  void* page = (void*)syscall(SYS_mmap, nullptr, 4096L, long(PROT_READ), kind, -1L, 0L);
   check(page != MAP_FAILED && munmap(page, 4096) == 0, "mmap, of six arguments");
 }
 
@@ -507,58 +267,6 @@ void everything() {
   other_handlers_have_their_signals();
   system_calls_are_as_ever();
 }
-
-// --- what a processor refuses
-
-void load_with(int at, uint8_t byte) {
-  Config config = whole();
-  config.bytes[at] = byte;
-  config.load();
-}
-
-void load_from(const void* at) { load<0>(at, 64); }
-
-// The numbers of tiles and shapes that a product may not have.
-void multiply_shapes(Shape c, Shape a, Shape b) {
-  Config().tile(0, c.m, 4 * c.n).tile(1, a.m, 4 * a.k).tile(2, b.k, 4 * b.n).load();
-  _tile_dpbf16ps(0, 1, 2);
-}
-
-struct Refused {
-  const char* name;
-  void (*run)();
-};
-
-const Refused kRefused[] = {
-    {"palette", [] { load_with(0, 2); }},
-    {"rows", [] { load_with(48, 17); }},
-    {"bytes", [] { load_with(16, 68); }},
-    {"many bytes", [] { load_with(17, 1); }},
-    {"reserved", [] { load_with(2, 1); }},
-    {"ninth bytes", [] { load_with(32, 4); }},
-    {"ninth rows", [] { load_with(56, 4); }},
-    {"no bytes", [] { load_with(16, 0); }},
-    {"no rows", [] { load_with(48, 0); }},
-    {"no configuration", [] { load_from(kShapes); }},
-    {"released", [] { whole().load(); release(); zero<0>(); }},
-    {"stored", [] { Data data; store<1>(data, 64); }},
-    {"multiplied", [] { _tile_dpbssd(0, 1, 2); }},
-    {"thread", [] { whole().load(); std::thread([] { zero<0>(); }).join(); }},
-    {"no tile", [] { Config().tile(1, 16, 64).load(); zero<0>(); }},
-    {"odd bytes", [] { Config().tile(0, 16, 62).load(); zero<0>(); }},
-    {"first row", [] { load_with(1, 16); load_from(kShapes); }},
-    {"tile 8", [] { whole().load(); asm volatile(".byte 0xc4, 0x62, 0x7b, 0x49, 0xc0"); }},
-    {"no stride", [] { whole().load(); asm volatile(".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x00" : : "a"(kShapes)); }},
-    {"relative", [] { whole().load(); asm volatile(".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x05, 0, 0, 0, 0"); }},
-    {"same tiles", [] { whole().load(); asm volatile(".byte 0xc4, 0xe2, 0x6a, 0x5c, 0xc2"); }},
-    {"m", [] { multiply_shapes({8, 16, 0}, {9, 0, 16}, {0, 16, 16}); }},
-    {"n", [] { multiply_shapes({8, 16, 0}, {8, 0, 16}, {0, 15, 16}); }},
-    {"k", [] { multiply_shapes({8, 16, 0}, {8, 0, 16}, {0, 16, 15}); }},
-    {"null", [] { whole().load(); load_from(nullptr); }},
-    {"ud2", [] { asm volatile("ud2"); }},
-    {"no amx", [] { asm volatile(".byte 0xc4, 0xe2, 0xfb, 0x49, 0xc0"); }},  // W is 1
-    {"raised", [] { raise(SIGILL); }},
-};
 
 }  // namespace
 

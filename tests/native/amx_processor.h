@@ -186,13 +186,15 @@ Fault product(const Instruction& one, AddRow add_row) {
 // multiply-adds that round to nearest even, take subnormal numbers for zero and give zero for them.
 __m512i add_bf16_row(__m512i c, const uint8_t* a, const uint8_t (*b)[kRowBytes], int depth) {
   const __m512i upper = _mm512_set1_epi32(int(0xffff0000));
+  const auto low_half = [](__m512i x) { return (__m512)_mm512_slli_epi32(x, 16); };
+  const auto high_half = [&](__m512i x) { return (__m512)_mm512_and_si512(x, upper); };
   __m512 first = {}, second = {};
   for (int k = 0; k < depth; ++k) {
     int32_t pair;
     std::memcpy(&pair, a + 4 * k, 4);
     const __m512i as = _mm512_set1_epi32(pair), bs = _mm512_load_si512(b[k]);
-    first = _mm512_fmadd_ps((__m512)_mm512_slli_epi32(as, 16), (__m512)_mm512_slli_epi32(bs, 16), first);
-    second = _mm512_fmadd_ps((__m512)_mm512_and_si512(as, upper), (__m512)_mm512_and_si512(bs, upper), second);
+    first = _mm512_fmadd_ps(low_half(as), low_half(bs), first);
+    second = _mm512_fmadd_ps(high_half(as), high_half(bs), second);
   }
   return (__m512i)_mm512_add_ps((__m512)c, _mm512_add_ps(first, second));
 }

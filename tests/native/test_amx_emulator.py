@@ -12,6 +12,8 @@ from programs import compiled
 
 from assay.native.build import runs
 
+pytestmark = pytest.mark.slow
+
 REFUSED = {
     "palette": "ldtilecfg: the palette is neither 0 nor 1",
     "rows": "ldtilecfg: a tile has more than 16 rows",
