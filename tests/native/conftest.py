@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from programs import Tiles, compiled, why_no_tiles
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,3 +29,18 @@ def wheel(tmp_path_factory, worker_id):
             (folder / "unpacked").rename(folder / "installed")
     (path,) = folder.glob("*.whl")
     return folder / "installed", path.name
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory):
+    """The library that executes AMX's instructions where the processor has none."""
+    if (reason := why_no_tiles()) is not None:
+        pytest.skip(reason)
+    path = tmp_path_factory.mktemp("amx") / "emulator.so"
+    return compiled("amx_emulator.cpp", path, None, "AVX512", "-shared", "-ldl")
+
+
+@pytest.fixture
+def tiles(emulator, tmp_path):
+    """How programs of this test execute AMX's instructions."""
+    return Tiles(emulator, tmp_path / "counts")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import compiler_in, of_an_older
+from programs import compiler_in, of_an_older, with_one_library
 
 from assay.native.compiler import TARGETS, find_compiler
 
@@ -45,7 +45,7 @@ def passes(*chosen, **environment):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[:1000]
     assert " passed" in done.stdout
 
 
@@ -58,6 +58,16 @@ def test_what_an_older_processor_computes_is_right_too(wheel, tmp_path, name):
     installed = {"PYTHONPATH": str(folder), "CXX": "/nowhere/g++"}
     assert f"vectors of {WIDTHS.get(name, 512)} bits" in note_of(installed)
     passes(**installed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # each tile instruction is a signal, where it is emulated
+def test_what_tiles_compute_is_right_too(tiles, wheel, tmp_path):
+    folder = with_one_library(wheel[0], tmp_path, "AMX")
+    installed = {"PYTHONPATH": str(folder), "CXX": "/nowhere/g++", **tiles.environment}
+    assert "bfloat16 multiplied in tiles" in note_of(installed)
+    passes("-k", "not vocabulary", **installed)  # it takes as long as all the others
+    assert tiles.were_used(1_000_000)
 
 
 @pytest.mark.slow
