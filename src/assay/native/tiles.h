@@ -9,7 +9,9 @@
 
 #include <cstdint>
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__linux__)
+// Clang before 15 spells these without the underscores between.
+#if (defined(__AMX_TILE__) || defined(__AMXTILE__)) && (defined(__AMX_BF16__) || defined(__AMXBF16__)) && \
+    (defined(__AMX_INT8__) || defined(__AMXINT8__)) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #define ASSAY_TILES 1
