@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from small_run import SMALL
 
-from assay.native.build import kernels
+from assay.native import build
 
 
 def test_the_prompt_comes_first_and_a_seed_repeats(assay, trained):
@@ -36,9 +36,9 @@ def test_rounded_weights_write_as_much(assay, trained, weights):
 
 def test_a_machine_without_a_compiler_is_told_once(assay, trained, monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/g++")
-    kernels.cache_clear()
+    build.take(None)
     result = assay("generate", trained, "-p", "the", "-m", 5)
-    kernels.cache_clear()
+    build.take(None)
     assert result.status == 0
     assert result.stderr.count("PyTorch reads the model") == 1
 

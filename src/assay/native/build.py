@@ -119,8 +119,8 @@ def _tell(found: Kernels) -> None:
 _candidate: Kernels | None = None
 
 
-def take(candidate: Kernels) -> None:
-    """Let this process use these, such as the self-check's, which tries what nobody has checked."""
+def take(candidate: Kernels | None) -> None:
+    """Let this process use these, as the self-check does, or look for them anew."""
     global _candidate
     _candidate = candidate
     kernels.cache_clear()
