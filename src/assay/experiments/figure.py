@@ -9,6 +9,7 @@ from typing import Any
 import vl_convert
 
 from assay.data.cache import cache_folder, open_entry
+from assay.disk import read_bytes
 from assay.errors import DataError
 from assay.experiments.report import UNITS
 from assay.experiments.results import Results
@@ -17,7 +18,7 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito: told apa
 _CLIP = re.compile(r"\bclip\d+\b")
 _FONT = 12
 _VERSION = "6.4"  # of Vega-Lite
-_LIBRARY = "library.js"
+_LIBRARY, _MOST_LIBRARY = "library.js", 1 << 24
 Spec = dict[str, Any]
 _ARM: Spec = {"field": "arm", "type": "nominal", "sort": None, "title": None}
 
@@ -121,8 +122,8 @@ def library() -> str:
     entry = cache_folder(None) / "figures" / f"vega-lite-{_VERSION}-by-{made_by}"
     try:
         open_entry(entry, _write_library)
-        return (entry / _LIBRARY).read_bytes().decode()
-    except (DataError, OSError):  # a cache is no condition of a page
+        return read_bytes(entry / _LIBRARY, _MOST_LIBRARY).decode()
+    except (DataError, OSError, ValueError):  # a cache is no condition of a page
         return _library()
 
 
