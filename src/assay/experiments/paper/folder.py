@@ -19,10 +19,11 @@ from assay.experiments.charts import draw
 from assay.experiments.claim import Budget, Claim
 from assay.experiments.evidence import Evidence, Record
 from assay.experiments.figure import svg
+from assay.experiments.markup import csv_table, latex_table
 from assay.experiments.paper.interface import interface
 from assay.experiments.paper.judged import Judged, judge_all
 from assay.experiments.paper.page import html
-from assay.experiments.paper.text import as_csv, as_latex, cells, markdown, number_rows
+from assay.experiments.paper.text import cells, markdown, number_rows
 from assay.experiments.words import LANGUAGES, words_of
 from assay.experiments.written import seal
 from assay.schema import cut
@@ -78,7 +79,7 @@ def _files(report: Sequence[Judged], budget: Budget) -> Iterator[tuple[str, byte
     stored = {"budget": budget, "claims": [judged.as_json() for judged in report]}
     yield REPORT, (json.dumps(stored, indent=1, ensure_ascii=False) + "\n").encode()
     yield EVIDENCE, _packed(evidence)
-    yield "numbers.csv", as_csv(number_rows(report, interface("en"))).encode()
+    yield "numbers.csv", csv_table(number_rows(report, interface("en"))).encode()
     for language in LANGUAGES:
         line = f"{interface(language).budget}: {facts(evidence, budget)}"
         yield f"report.{language}.md", markdown(report, language).encode()
@@ -97,8 +98,8 @@ def _drawn(judged: Judged) -> Iterator[tuple[str, bytes]]:
             yield f"figures/{name}.{figure.id}.{language}.svg", svg(spec).encode()
     for table in judged.judgement.tables:
         rows = cells(table, words_of(name, "en"), interface("en"))
-        yield f"tables/{name}.{table.id}.csv", as_csv(rows).encode()
-        yield f"tables/{name}.{table.id}.tex", as_latex(rows).encode()
+        yield f"tables/{name}.{table.id}.csv", csv_table(rows).encode()
+        yield f"tables/{name}.{table.id}.tex", latex_table(rows).encode()
 
 
 def _packed(evidence: Evidence) -> bytes:
