@@ -62,9 +62,9 @@ def inline(text: str) -> str:
 
 def code(text: str) -> str:
     """Return a text as a code span of Markdown, between more backticks than it has in a row."""
-    text = text.translate(_LINES)
+    text = text.translate(_LINES) or " "
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    padding = " " if text[:1] in ("`", " ", "") or text[-1:] in ("`", " ") else ""
+    padding = " " if text.strip(" ") and (text[0] in "` " or text[-1] in "` ") else ""
     return f"{fence}{padding}{text}{padding}{fence}"
 
 

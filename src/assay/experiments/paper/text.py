@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from assay.experiments.claim import Number, Table
-from assay.experiments.markup import Rows, markdown_table
+from assay.experiments.markup import Rows, markdown_table, plain
 from assay.experiments.paper.interface import Interface, interface
 from assay.experiments.paper.judged import Judged
 from assay.experiments.words import ClaimWords, Language, words_of
@@ -91,7 +91,7 @@ def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]
         yield from [f"**{told.discussion}.** {text}", ""]
     yield from [f"**{told.limits}.** {words.limits}", ""]
     if judged.claim.sources:
-        cited = "; ".join(map(str, judged.claim.sources))
+        cited = plain("; ".join(map(str, judged.claim.sources)))
         yield from [f"**{told.sources}.** {cited}", ""]
     rows = number_rows([judged], told)
     if len(rows) > 1:
