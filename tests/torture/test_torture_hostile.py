@@ -28,6 +28,7 @@ from hostile_files import (
     open_tokenizer,
     trap,
 )
+from hostile_lab import harm_report, harm_study, open_report, open_study, report_files, study_files
 from hostile_run import NEWEST, begun_run, files_of, lay_out, sealed, without_timing
 
 from assay.data.subword import train_bpe
@@ -123,7 +124,8 @@ def samples(tmp_path, monkeypatch):
     """Files, in memory, of one honest thing of each kind."""
     without_timing(monkeypatch, tmp_path)
     run = files_of(begun_run(tmp_path).folder.path)
-    return {"run": run, "tokenizer": _tokenizer(), "llama2c": _llama2c()} | {
+    lab = {"report": report_files(), "study": study_files(tmp_path)}
+    return {"run": run, "tokenizer": _tokenizer(), "llama2c": _llama2c(), **lab} | {
         f"hf {name}": _hf_folder(tmp_path / name, fields) for name, fields in FAMILIES.items()
     }
 
@@ -176,6 +178,7 @@ def attempts_of(samples, folder, marker, numbers):
     kinds += [(f"hf {name}", harm_folder, open_folder) for name in FAMILIES] * 2
     kinds += [("llama2c", harm_llama2c, open_llama2c)]
     kinds += [("tokenizer", harm_json("tokenizer.json"), open_tokenizer)]
+    kinds += [("report", harm_report, open_report), ("study", harm_study, open_study)] * 3
     outside = folder.parent / "outside"
     for number in numbers:
         rng = random.Random(number)
@@ -210,7 +213,8 @@ def test_strangers_files_are_refused_in_a_sentence_or_loaded(samples, tmp_path, 
     assert outcomes["refused"] > total // 2
     record(
         "hostile",
-        f"{total} hostile files: runs, Hugging Face folders, llama2.c, tokenizers",
+        f"{total} hostile files: runs, Hugging Face folders, llama2.c, tokenizers, reports, "
+        "studies",
         f"{outcomes['refused']} refused in a sentence, {outcomes['loaded']} loaded (harm that "
         f"changes no meaning), {outcomes['crashed']} crashed; no code ran, nothing outside was "
         f"touched; opening one grew the process by {grown >> 20} MB at most",
@@ -225,6 +229,7 @@ def _open_all(samples, folder):
     """Open every sample unharmed, each of which must load, and train the run."""
     rng = random.Random(0)
     openers = {"run": open_run, "tokenizer": open_tokenizer, "llama2c": open_llama2c}
+    openers |= {"report": open_report, "study": open_study}
     for kind, files in samples.items():
         openers.get(kind, open_folder)(lay_out(files, folder), rng)
     run = Run.open(lay_out(samples["run"], folder))

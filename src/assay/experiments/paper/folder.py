@@ -78,7 +78,7 @@ def _files(report: Sequence[Judged], budget: Budget) -> Iterator[tuple[str, byte
     evidence = Evidence(known.values())
     stored = {"budget": budget, "claims": [judged.as_json() for judged in report]}
     yield REPORT, (json.dumps(stored, indent=1, ensure_ascii=False) + "\n").encode()
-    yield EVIDENCE, _packed(evidence)
+    yield EVIDENCE, packed(evidence)
     yield "numbers.csv", csv_table(number_rows(report, interface("en"))).encode()
     for language in LANGUAGES:
         line = f"{interface(language).budget}: {facts(evidence, budget)}"
@@ -102,7 +102,7 @@ def _drawn(judged: Judged) -> Iterator[tuple[str, bytes]]:
         yield f"tables/{name}.{table.id}.tex", latex_table(rows).encode()
 
 
-def _packed(evidence: Evidence) -> bytes:
+def packed(evidence: Evidence) -> bytes:
     """Return all records, a sealed line each; the same records give the same bytes."""
     lines = []
     for record in sorted(evidence, key=lambda record: record.key):

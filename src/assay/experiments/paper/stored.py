@@ -81,7 +81,7 @@ def _check_files(folder: Path) -> None:
     try:
         named = decode(_Manifest, read_json(there[MANIFEST], _MOST_BYTES)).files
     except ValueError as error:
-        raise ValueError(f"{MANIFEST}: {error}") from None
+        raise ValueError(f"{MANIFEST}: {str(error).rstrip('.')}") from None
     for name in (REPORT, EVIDENCE, *named):
         if name not in named:
             raise ValueError(f"{MANIFEST}: no SHA-256 of {name} found; expected that of every file")
@@ -115,8 +115,7 @@ def _read_claims(path: Path) -> tuple[Budget, Mapping[str, Mapping[str, Any]]]:
         name = each.get("id") if isinstance(each, dict) else None
         if not isinstance(name, str) or name in claims:
             raise ValueError(
-                f"{REPORT}: claim {shown(name if name in claims else each)} found; expected "
-                "objects, each with an id of its own"
+                f"{REPORT}: claim {shown(each)} found; expected objects, each with an id of its own"
             )
         claims[name] = each
     return budget, claims
