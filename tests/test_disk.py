@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import re
@@ -11,10 +12,14 @@ from assay.disk import (
     HEADER_BYTES,
     MARKS,
     check_header,
+    files_in,
     leads_out,
+    open_ordinary,
     parse_json,
     read_bytes,
     read_json,
+    sha256_of,
+    unzipped_lines,
 )
 
 json_values = st.recursive(
@@ -93,6 +98,87 @@ def test_a_pipe_a_device_and_a_folder_are_not_waited_for(tmp_path):
     for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
         with pytest.raises(ValueError, match="expected an ordinary file"):
             read_bytes(tmp_path / path, 10)
+
+
+def test_what_is_no_ordinary_file_has_no_hash_and_no_header(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link", ".", "/dev/zero"):
+        for read in (sha256_of, check_header, open_ordinary):
+            with pytest.raises(ValueError, match="expected an ordinary file"):
+                read(tmp_path / name)
+
+
+def test_a_pipe_that_takes_a_file_s_name_at_the_last_moment_is_not_waited_for(
+    tmp_path, monkeypatch
+):
+    """It was a file when it was looked at, and is a pipe when it is opened."""
+    path, opened = tmp_path / "a", os.open
+    path.write_bytes(b"x")
+
+    def swapped(name, flags):
+        path.unlink()
+        os.mkfifo(path)
+        return opened(name, flags)
+
+    monkeypatch.setattr("assay.disk.os.open", swapped)
+    with pytest.raises(ValueError, match="expected an ordinary file"):
+        read_bytes(path, 9)
+
+
+def test_a_hash_is_that_of_the_content_and_of_no_larger_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a", 3).startswith("ba7816bf8f01cfea")
+    with pytest.raises(ValueError, match="3 bytes found; expected at most 2"):
+        sha256_of(tmp_path / "a", 2)
+
+
+LIMITS = {"packed": 1 << 20, "unpacked": 100, "line": 10}
+
+
+@given(st.lists(st.binary(max_size=10).map(lambda b: b.translate(None, b"\r\n")), max_size=9))
+def test_lines_come_out_of_gzip_as_they_went_in(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("zipped") / "a.gz"
+    path.write_bytes(gzip.compress(b"".join(line + b"\n" for line in lines)))
+    assert list(unzipped_lines(path, **LIMITS | {"unpacked": 200})) == lines
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(b"0" * 11), "a line of over 10 bytes"),
+        (gzip.compress(b"0" * 10 + b"\n") * 10, "over 100 bytes come out of it"),
+        (gzip.compress(bytes(1 << 24)), "a line of over 10 bytes|over 100 bytes"),
+        (gzip.compress(b"\n" * (1 << 24)), "over 100 bytes come out of it"),
+        (gzip.compress(b"0\n")[:-1], "expected a whole gzip file"),
+        (gzip.compress(b"0\n")[:-5] + b"12345", "expected a whole gzip file"),
+        (b"0\n", "expected a whole gzip file"),
+        (b"\x1f\x8b", "expected a whole gzip file"),
+        (gzip.compress(b"0\n") + b"more", "expected a whole gzip file"),
+        (b"0" * ((1 << 20) + 1), "bytes found; expected at most 1048576"),
+    ],
+)
+def test_what_is_no_small_whole_gzip_file_is_refused_before_it_takes_memory(
+    tmp_path, content, said
+):
+    (tmp_path / "a.gz").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=said):
+        list(unzipped_lines(tmp_path / "a.gz", **LIMITS))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_files_are_named_by_where_they_are_and_nothing_leads_out(folder):
+    (folder / "a").write_text("")
+    (folder / "inner").symlink_to("sub/file")
+    assert set(files_in(folder, 3)) == {"a", "inner", "sub/file"}
+    with pytest.raises(ValueError, match="over 2 files found"):
+        files_in(folder, 2)
+    (folder / "sub" / "out").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match="'sub/out': a link that leads out"):
+        files_in(folder, 9)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 What is read here is of a bounded size, an ordinary file, and parsed without running anything.
 """
 
+import gzip
 import hashlib
 import json
 import math
@@ -10,8 +11,10 @@ import os
 import re
 import stat
 import sys
+import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ MARKS = 1 << 18
 """Most commas, colons and brackets in a JSON file: each costs up to 90 bytes of memory."""
 HEADER_BYTES = 1 << 21
 """Largest header of a stranger's safetensors file: 1,000 layers take half; a tensor costs a KB."""
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -33,9 +37,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+def sha256_of(path: Path, limit: int | None = None) -> str:
+    """Return the SHA-256 of an ordinary file, in hexadecimal; its content is never held.
+
+    Raises:
+        OSError, ValueError: As `open_ordinary` does.
+    """
+    with open_ordinary(path, limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -46,7 +54,32 @@ def size_of(path: Path) -> int:
         OSError: If there is none, or it may not be looked at.
         ValueError: If it is not an ordinary file.
     """
-    found = path.stat()
+    return _ordinary(path.stat())
+
+
+def open_ordinary(path: Path, limit: int | None = None) -> BufferedReader:
+    """Open an ordinary file of at most `limit` bytes to be read.
+
+    It is looked at before, since to open a device may do something, and after, since another file
+    may have got its name meanwhile; to open a pipe does not wait for its writer.
+
+    Raises:
+        OSError: If there is none, or it may not be read.
+        ValueError: If it is not an ordinary file, or larger.
+    """
+    size_of(path)
+    descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
+    try:
+        size = _ordinary(os.fstat(descriptor))
+        if limit is not None and size > limit:
+            raise ValueError(f"{size} bytes found; expected at most {limit}")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _ordinary(found: os.stat_result) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("a folder, a pipe or a device found; expected an ordinary file")
     return found.st_size
@@ -56,13 +89,37 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """Return the content of an ordinary file of at most `limit` bytes.
 
     Raises:
-        OSError, ValueError: As `size_of` does, or if the file is larger.
+        OSError, ValueError: As `open_ordinary` does.
     """
-    size = size_of(path)
-    if size > limit:
-        raise ValueError(f"{size} bytes found; expected at most {limit}")
-    with path.open("rb") as file:
-        return file.read(size)
+    with open_ordinary(path, limit) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def unzipped_lines(path: Path, *, packed: int, unpacked: int, line: int) -> Iterator[bytes]:
+    """Yield the lines of a gzip file, one held at a time, each without its line break.
+
+    Args:
+        path: The file.
+        packed: Most bytes of the file.
+        unpacked: Most bytes that may come out of it.
+        line: Most bytes of a line.
+
+    Raises:
+        OSError, ValueError: As `open_ordinary` does, if it is no whole gzip file, or if more comes
+            out of it.
+    """
+    with open_ordinary(path, packed) as file, gzip.GzipFile(fileobj=file, mode="rb") as stream:
+        left = unpacked
+        try:
+            while found := stream.readline(min(line, left) + 2):
+                left -= len(found)
+                if left < 0:
+                    raise ValueError(f"over {unpacked} bytes come out of it; expected fewer")
+                if len(found.rstrip(b"\r\n")) > line:
+                    raise ValueError(f"a line of over {line} bytes found; expected shorter ones")
+                yield found.rstrip(b"\r\n")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{error}; expected a whole gzip file") from None
 
 
 def read_json(path: Path, limit: int, *, finite: bool = True) -> dict[str, Any]:
@@ -89,7 +146,7 @@ def parse_json(content: bytes, *, marks: int, finite: bool = True) -> dict[str, 
     Raises:
         ValueError: If it spells none, or has more than `marks` commas, colons and brackets.
     """
-    if (found := sum(map(content.count, (b",", b":", b"[", b"{")))) > marks:
+    if (found := count_marks(content)) > marks:
         raise ValueError(f"{found} commas, colons and brackets found; expected at most {marks}")
     surrogates = _SURROGATE.search(content) is not None
     number = _finite if finite else float
@@ -109,6 +166,11 @@ def parse_json(content: bytes, *, marks: int, finite: bool = True) -> dict[str, 
     return data
 
 
+def count_marks(content: bytes) -> int:
+    """Return the commas, colons and brackets of JSON: each stands for a value at most."""
+    return sum(map(content.count, (b",", b":", b"[", b"{")))
+
+
 def check_header(path: Path, most: int = HEADER_BYTES) -> int:
     """Return the length of a safetensors file's header, which fits the file and is at most `most`.
 
@@ -117,8 +179,8 @@ def check_header(path: Path, most: int = HEADER_BYTES) -> int:
     Raises:
         OSError, ValueError: As `size_of` does, or if the length cannot be true or is too large.
     """
-    size = size_of(path)
-    with path.open("rb") as file:
+    with open_ordinary(path) as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, most):
         raise ValueError(
@@ -145,6 +207,29 @@ def leads_out(folder: Path, *, also: Iterable[Path] = ()) -> Path | None:
             if not _stays(path, inside):
                 return Path(path)
     return None
+
+
+def files_in(folder: Path, most: int) -> dict[str, Path]:
+    """Return every file below a folder by its path from there, parts joined by `/`.
+
+    So that a name somebody wrote down is looked up among those there are, and never joined to a
+    path, which it could lead anywhere.
+
+    Raises:
+        ValueError: If something leads out of the folder or is no file, or there are over `most`.
+    """
+    if (odd := leads_out(folder)) is not None:
+        raise ValueError(
+            f"{str(odd.relative_to(folder))!r}: a link that leads out of the folder, a pipe or a "
+            "device found; expected files and folders of its own"
+        )
+    found: dict[str, Path] = {}
+    for parent, _, files in os.walk(folder):
+        for path in (Path(parent, name) for name in files):
+            found[path.relative_to(folder).as_posix()] = path
+            if len(found) > most:
+                raise ValueError(f"over {most} files found in it; expected fewer")
+    return found
 
 
 def _stays(path: str, inside: Iterable[str]) -> bool:

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -270,3 +272,51 @@ def test_what_was_prepared_opens_again_without_the_text(folder, cache):
 def test_a_summary_of_no_entry_opens_nothing(folder, cache, name):
     summary = prepare(config_of(folder), cache).summary
     assert reopen(summary | {"prepared": name}, cache) is None
+
+
+def forged(entry, name, content):
+    """Put a file into an entry of the cache, and its hash into the manifest."""
+    (entry / name).write_bytes(content)
+    manifest = json.loads((entry / "manifest.json").read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    manifest["files"][name] = {"bytes": len(content), "sha256": digest}
+    (entry / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "forge", "said"),
+    [
+        ("train.bin", lambda old: old[:-2] + b"\xff\xff", "expected ids below 2"),
+        ("val.bin", lambda old: old[:-2], "tokens of"),
+        ("train.bin", lambda old: b"", "tokens of"),
+        ("train.starts", lambda old: b"\xff" * len(old), "places of tokens, in order"),
+        ("val.starts", lambda old: b"\x7f" * len(old), "places of tokens, in order"),
+        ("val.starts", lambda old: old + old, "tokens of"),
+        ("meta.json", lambda old: b"{}", "the counts of both sides"),
+        ("meta.json", lambda old: b"[" * 4000, "the counts of both sides"),
+        ("meta.json", lambda old: old + b" " * 9999, "the counts of both sides"),
+        ("meta.json", lambda old: old.replace(b'"tokens": ', b'"tokens": -'), "the counts of both"),
+        ("meta.json", lambda old: old.replace(b'"bytes"', b'"others"'), "the counts of both sides"),
+    ],
+)
+def test_a_forged_entry_under_hashes_that_fit_is_one_sentence(folder, cache, name, forge, said):
+    """Models and kernels look ids up unasked: one over the vocabulary would read other memory."""
+    data = prepare(config_of(folder), cache)
+    entry = data.train.path.parent
+    content = (entry / name).read_bytes()
+    del data
+    forged(entry, name, forge(content))
+    with pytest.raises(DataError, match=said) as caught:
+        prepare(config_of(folder), cache)
+    assert "Remove the folder" in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes")
+@pytest.mark.parametrize("name", ["manifest.json", "train.bin", "meta.json"])
+def test_a_pipe_or_a_device_in_an_entry_is_not_waited_for(folder, cache, name):
+    entry = prepare(config_of(folder), cache).train.path.parent
+    for put in (os.mkfifo, lambda place: place.symlink_to("/dev/zero")):
+        (entry / name).unlink()
+        put(entry / name)
+        assert find_fault(entry) is not None
+        assert prepare(config_of(folder), cache).summary["cache"].startswith("rebuilt")

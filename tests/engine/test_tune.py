@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,22 @@ def test_the_same_run_takes_the_same_way_whatever_a_second_timing_would_say(tmp_
     assert [trial.step_s for trial in trials] == [9.0, 1.0]
 
 
-@pytest.mark.parametrize("broken", ["", "[1]", '[{"odd": 1}]', "{"])
+TRIAL = (
+    '{"precision": "fp32", "attention": "fused", "compiled": false, "native": false, '
+    '"step_s": 1.0, "failed": ""}'
+)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "", "[1]", '[{"odd": 1}]', "{", "[]", "{}", "[" * 99_999, f"[{TRIAL}",
+        "[" + TRIAL * 2 + "]",
+        f"[{TRIAL.replace('1.0', '[]')}]", f"[{TRIAL.replace('fp32', 'fp8')}]",
+        f"[{TRIAL.replace('fused', 'none such')}]", f"[{TRIAL.replace('false', '1')}]",
+        f"[{TRIAL.replace('1.0', repr('x'))}]", "[" + ", ".join([TRIAL] * 999) + "]",
+    ],
+)  # fmt: skip
 def test_a_choice_that_cannot_be_read_is_made_again(tmp_path, broken):
     config = config_of(**LONG, compile="off", precision="fp32", backend="torch")
     tuned(config, tmp_path)
@@ -167,6 +183,19 @@ def test_a_choice_that_cannot_be_read_is_made_again(tmp_path, broken):
     _, trials = tuned(config, tmp_path)
     assert [trial.attention for trial in trials] == ["fused", "blocks"]
     assert json.loads(path.read_text())[1]["attention"] == "blocks"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes")
+def test_a_pipe_or_a_device_in_the_place_of_a_choice_is_not_waited_for(tmp_path):
+    config = config_of(**LONG, compile="off", precision="fp32", backend="torch")
+    tuned(config, tmp_path)
+    (path,) = kept_in(tmp_path)
+    for put in (os.mkfifo, lambda place: place.symlink_to("/dev/zero")):
+        path.unlink()
+        put(path)
+        _, trials = tuned(config, tmp_path)
+        assert [trial.attention for trial in trials] == ["fused", "blocks"]
+        assert path.is_file()
 
 
 def test_another_model_or_batch_is_timed_anew_and_another_seed_or_rate_is_not(tmp_path):

@@ -12,7 +12,7 @@ from assay.experiments.company import Company
 from assay.experiments.design import Arm
 from assay.experiments.jobs import Jobs
 from assay.experiments.laboratory import Laboratory
-from assay.experiments.paper.verify_study import verify_study
+from assay.experiments.paper.verify_study import read_arms, verify_study
 from assay.experiments.work import run_all, run_job, run_jobs
 from assay.runs.run import Run
 from assay.schema import override
@@ -213,11 +213,11 @@ def test_verify_says_that_a_number_was_made_in_company(base, tmp_path):
     study.enlist(Jobs(study.lab))
     run_all(study.lab, study.cells(), workers=1, together=3)
     assert [each["machine"]["replicas"] for each in _manifests(study)] == [3] * 6
-    found = verify_study(study, "", Laboratory(tmp_path / "a"))
+    found = verify_study(read_arms(study), Laboratory(tmp_path / "a"))
     answers = {each.answer: each.why for each in found}
     assert answers.pop("within the interval") == "replicas: 3 then, 1 now"
     assert set(answers) <= {"reproduced bit for bit"}  # rounding need not show in every number
-    again = verify_study(study, "", Laboratory(tmp_path / "b", together=3))
+    again = verify_study(read_arms(study), Laboratory(tmp_path / "b", together=3))
     assert {each.answer for each in again} == {"reproduced bit for bit"}
 
 

@@ -10,7 +10,7 @@ from tiny_claim import claim_on, panel, training
 
 from assay.errors import RunError
 from assay.experiments.cell import code_sha256
-from assay.experiments.evidence import Evidence, Record
+from assay.experiments.evidence import Evidence, Record, unsealed
 from assay.experiments.keys import Keys
 from assay.experiments.laboratory import Laboratory
 from assay.experiments.records import finite, read_record, write_record
@@ -88,6 +88,15 @@ def test_an_edited_record_is_refused(tmp_path):
     path.write_text(path.read_text().replace("1.0", "2.0"))
     with pytest.raises(RunError, match="does not have the SHA-256 it was sealed with"):
         read_record(path)
+
+
+def test_a_record_nested_deeper_than_can_be_sealed_is_refused():
+    """A reader of JSON may go deeper than its writer."""
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(ValueError, match="nested without end"):
+        unsealed({"record": {"values": nested}, "sha256": "0" * 64})
 
 
 def test_numbers_that_are_not_finite_are_written_as_none_and_read_as_nan():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from assay.experiments.claim import Number
-from assay.experiments.paper.folder import read_report
+from assay.experiments.paper.stored import read_report
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "docs" / "paper"
@@ -22,8 +22,8 @@ def quotations(text):
 
 
 def stored():
-    report, _ = read_report(PAPER)
-    return {n["id"]: n for claim in report["claims"] for n in claim["numbers"]}
+    claims = read_report(PAPER).claims.values()
+    return {n["id"]: n for claim in claims for n in claim["numbers"]}
 
 
 def pages():

@@ -101,7 +101,7 @@ def test_a_run_that_diverges_is_a_result_and_one_that_fails_costs_no_other(lab):
     found = {job.key: job.error for job in jobs.all(keys)}
     assert "nothing.txt" in found[bad[0]]
     assert found[wild[0]].startswith("step 2: loss")
-    jobs.add(bad[0], "", "")  # asked for again: tried again
+    jobs.add(bad[0], "", jobs.content(bad[0]))  # asked for again: tried again
     assert states(jobs, keys) == ["waiting", "diverged", "done"]
 
 
@@ -204,7 +204,7 @@ def test_a_run_whose_last_sample_could_not_be_written_has_not_finished_and_goes_
     with jobs.claimed(keys) as job:
         run_job(jobs, job)
     assert states(jobs, keys) == ["done"]
-    assert results_in(jobs.folder)[keys[0]]["state"] == "finished"
+    assert results_in(jobs.folder, keys)[keys[0]]["state"] == "finished"
 
 
 @pytest.mark.slow
@@ -290,5 +290,5 @@ def test_a_file_that_is_no_table_is_one_sentence(tmp_path, content):
     (tmp_path / "other").mkdir()
     with sqlite3.connect(tmp_path / "other" / "jobs.sqlite") as table:
         table.execute("CREATE TABLE jobs (key TEXT)")
-    with pytest.raises(RunError, match="no such column"):
+    with pytest.raises(RunError, match="table 'jobs' found in it, made otherwise"):
         Jobs(tmp_path / "other")

@@ -1,6 +1,7 @@
 """Files of strangers: only sentences come out, no code of theirs runs, memory stays small."""
 
 import ctypes
+import gzip
 import json
 import os
 import pickle
@@ -28,10 +29,21 @@ from hostile_files import (
     open_tokenizer,
     trap,
 )
+from hostile_lab import (
+    STUDY,
+    harm_report,
+    harm_study,
+    open_report,
+    open_study,
+    report_files,
+    resealed,
+    study_files,
+)
 from hostile_run import NEWEST, begun_run, files_of, lay_out, sealed, without_timing
 
 from assay.data.subword import train_bpe
 from assay.errors import AssayError
+from assay.experiments.paper.folder import EVIDENCE, REPORT
 from assay.generate import GenerateOptions
 from assay.hf import save_hf
 from assay.nn.model import GPT, ModelConfig
@@ -123,7 +135,8 @@ def samples(tmp_path, monkeypatch):
     """Files, in memory, of one honest thing of each kind."""
     without_timing(monkeypatch, tmp_path)
     run = files_of(begun_run(tmp_path).folder.path)
-    return {"run": run, "tokenizer": _tokenizer(), "llama2c": _llama2c()} | {
+    lab = {"report": report_files(), "study": study_files(tmp_path)}
+    return {"run": run, "tokenizer": _tokenizer(), "llama2c": _llama2c(), **lab} | {
         f"hf {name}": _hf_folder(tmp_path / name, fields) for name, fields in FAMILIES.items()
     }
 
@@ -176,6 +189,7 @@ def attempts_of(samples, folder, marker, numbers):
     kinds += [(f"hf {name}", harm_folder, open_folder) for name in FAMILIES] * 2
     kinds += [("llama2c", harm_llama2c, open_llama2c)]
     kinds += [("tokenizer", harm_json("tokenizer.json"), open_tokenizer)]
+    kinds += [("report", harm_report, open_report), ("study", harm_study, open_study)] * 3
     outside = folder.parent / "outside"
     for number in numbers:
         rng = random.Random(number)
@@ -210,7 +224,8 @@ def test_strangers_files_are_refused_in_a_sentence_or_loaded(samples, tmp_path, 
     assert outcomes["refused"] > total // 2
     record(
         "hostile",
-        f"{total} hostile files: runs, Hugging Face folders, llama2.c, tokenizers",
+        f"{total} hostile files: runs, Hugging Face folders, llama2.c, tokenizers, reports, "
+        "studies",
         f"{outcomes['refused']} refused in a sentence, {outcomes['loaded']} loaded (harm that "
         f"changes no meaning), {outcomes['crashed']} crashed; no code ran, nothing outside was "
         f"touched; opening one grew the process by {grown >> 20} MB at most",
@@ -225,6 +240,7 @@ def _open_all(samples, folder):
     """Open every sample unharmed, each of which must load, and train the run."""
     rng = random.Random(0)
     openers = {"run": open_run, "tokenizer": open_tokenizer, "llama2c": open_llama2c}
+    openers |= {"report": open_report, "study": open_study}
     for kind, files in samples.items():
         openers.get(kind, open_folder)(lay_out(files, folder), rng)
     run = Run.open(lay_out(samples["run"], folder))
@@ -260,6 +276,8 @@ PLACES = {
     "run": ("config.json", "manifest.json", MODEL, OPTIM, STATE, f"{NEWEST}/MANIFEST.json"),
     "hf gpt2": ("config.json", "model.safetensors"),
     "hf llama": ("model.safetensors.index.json", "a.safetensors"),
+    "report": (REPORT, EVIDENCE, f"zipped {EVIDENCE}"),
+    "study": (STUDY, "jobs.sqlite"),
 }
 
 
@@ -270,14 +288,14 @@ def test_a_large_hostile_file_costs_at_most_twice_its_size_and_50_mb(
     _open_all(samples, folder)
     cases = [(kind, name, bomb) for kind in PLACES for name in PLACES[kind] for bomb in BOMBS]
     for kind, name, bomb in random.Random(1).sample(cases, load(6, len(cases))):
-        files = samples[kind] | {name: BOMBS[bomb]}
-        lay_out(sealed(files) if kind == "run" else files, folder)
-        opener = open_folder if kind != "run" else train_or_load
+        lay_out(_with_bomb(samples[kind], kind, name, BOMBS[bomb]), folder)
+        opener = OPENERS.get(kind, open_folder)
         found, wrong, growth, _ = in_child(
             lambda o=opener: batch([("large", lambda: o(folder, None))])
         )
         assert not wrong, "\n".join(wrong)
-        end = "loaded" if name.endswith("MANIFEST.json") else "refused"  # the one before serves
+        before = kind == "run" and name.endswith("MANIFEST.json")  # the checkpoint before serves
+        end = "loaded" if before else "refused"
         assert found == {end: 1}, (kind, name, bomb)
         grown[f"{kind} {name} of {bomb}"] = growth - 2 * len(BOMBS[bomb])
         opened += 1
@@ -291,10 +309,21 @@ def test_a_large_hostile_file_costs_at_most_twice_its_size_and_50_mb(
     )
 
 
+def _with_bomb(files, kind, name, bomb):
+    """Put a bomb into a file, seals made anew; a packed one is packed."""
+    zipped = name.removeprefix("zipped ")
+    files = files | {zipped: bomb if zipped == name else gzip.compress(bomb)}
+    seals = {"run": sealed, "report": resealed}
+    return seals[kind](files) if kind in seals else files
+
+
 def train_or_load(folder, rng):
     run = Run.open(folder)
     run.load()
     list(run.train(stop=lambda: True, anyway=True))
+
+
+OPENERS = {"run": train_or_load, "report": open_report, "study": open_study}
 
 
 def test_the_trap_works_on_whoever_opens_it(tmp_path):

@@ -3,7 +3,6 @@
 Nothing is written, renamed or set aside.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,15 @@ from assay.data.corpus import Corpus, Progress
 from assay.data.split import decide_split
 from assay.data.subword import read_tokenizer
 from assay.data.tokenizer import load_tokenizer
-from assay.disk import sha256_of
+from assay.disk import read_json, sha256_of
 from assay.errors import AssayError
 from assay.runs.manifest import check_same_config, check_same_run
 from assay.runs.run import Run
 from assay.runs.state import read_run_state
 from assay.schema import config_hash
 from assay.train.checkpoint import checkpoints, verify_checkpoint
+
+_MOST_BYTES = 1 << 16  # of a manifest of the cache
 
 
 def check_data(
@@ -92,7 +93,7 @@ def _tokens(began: Mapping[str, Any], cache: Path | None) -> Iterator[Finding]:
         yield Finding("tokens", f"{entry}: not there; prepared again when it is needed")
         return
     try:
-        files = json.loads((entry / MANIFEST).read_text())["files"]
+        files = read_json(entry / MANIFEST, _MOST_BYTES)["files"]
         kept = {str(Path(name).name): str(file["sha256"]) for name, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield Finding("tokens", f"{entry / MANIFEST}: unreadable ({error!r})", fine=False)
@@ -124,8 +125,9 @@ def _checkpoints(run: Run, manifest: Mapping[str, Any]) -> Iterator[Finding]:
 def _file(name: str, path: Path, kept: str) -> Finding:
     try:
         return _compared(name, kept, sha256_of(path))
-    except OSError as error:
-        return Finding(name, f"{path}: {error.strerror}", fine=False, facts={"sha256": [kept]})
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return Finding(name, f"{path}: {reason}", fine=False, facts={"sha256": [kept]})
 
 
 def _compared(name: str, kept: str, found: str) -> Finding:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from assay.cli.gathering import Stages
+from assay.cli.printable import escaped
 from assay.cli.progress import words
 from assay.cli.signals import Interrupts
 
@@ -71,5 +72,5 @@ def conclude(study: "Study") -> None:
     for name, content in pages.items():
         write_whole(study.folder / name, content)
     for sentence in report.findings(results):
-        words.print(sentence)
+        words.print(escaped(sentence))
     typer.echo(str(study.folder))

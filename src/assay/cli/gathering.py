@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assay.cli.printable import escaped
 from assay.cli.progress import words
 from assay.cli.signals import Interrupts
 from assay.errors import ConfigError
@@ -150,7 +151,7 @@ class Stages:
             self._stage, self._began, self._before = stage, time.monotonic(), len(ended)
             self._told = {job.key for job in ended}
             self._bar.reset(self._task, total=len(jobs))
-        self._bar.update(self._task, completed=len(ended), description=running[:60])
+        self._bar.update(self._task, completed=len(ended), description=escaped(running[:60]))
         for job in ended:
             if job.key not in self._told:
                 self._tell(job, one_by_one=len(jobs) <= _FEW)
@@ -161,7 +162,8 @@ class Stages:
     def _tell(self, job: "Job", *, one_by_one: bool) -> None:
         self._told.add(job.key)
         if job.error or (one_by_one and not words.is_terminal):
-            words.print(f"{job.label}: {job.error or f'done after {job.elapsed_s:.0f} s'}")
+            said = f"{job.label}: {job.error or f'done after {job.elapsed_s:.0f} s'}"
+            words.print(escaped(said, keep="\n"))
 
     def _left(self, total: int, ended: int) -> str:
         done = ended - self._before

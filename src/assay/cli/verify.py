@@ -3,13 +3,16 @@
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assay.cli.gathering import Stages, Together, Workers, check_installed, laboratory
+from assay.cli.printable import escaped
 from assay.cli.progress import words
 from assay.cli.signals import Interrupts
 
@@ -48,22 +51,13 @@ def verify(
     assay verify lab/studies/norm --cheap
     """  # noqa: D301
     check_installed("verify")
-    from assay.experiments.paper.verify import verify as run_again
-    from assay.experiments.paper.verify_study import verify_study
-    from assay.experiments.study import Study
-
     folder, _, name = report.partition("#")
+    run_again = _read(Path(folder), name)  # where a signal ends it at once: nothing is to be saved
     scratch = tempfile.TemporaryDirectory(prefix="assay-verify-") if keep is None else None
     with Interrupts() as interrupts, Stages() as told, scratch or nullcontext(str(keep)) as place:
-        scratch_lab = laboratory(Path(place), workers, together, told, interrupts)
-        path = Path(folder)
-        if (path / "study.json").is_file():
-            study = Study.open(path.parent.parent, path.name)
-            found = verify_study(study, name, scratch_lab, cheap=cheap)
-        else:
-            found = run_again(path, name, scratch_lab, cheap=cheap)
+        found = run_again(laboratory(Path(place), workers, together, told, interrupts), cheap=cheap)
     for each in found:
-        typer.echo(_line(each, as_json=as_json))
+        typer.echo(_json(each) if as_json else escaped(_line(each)))  # an arm is named by anyone
     came_back = sum(
         each.answer in ("reproduced bit for bit", "within the interval") for each in found
     )
@@ -74,11 +68,26 @@ def verify(
         sys.exit(1)
 
 
-def _line(found: "Verified", *, as_json: bool) -> str:
-    if as_json:
-        was, now = (None if value != value else value for value in (found.was.value, found.found))
-        told = {"id": found.id, "answer": found.answer, "was": was, "found": now}
-        return json.dumps({**told, "ran": found.ran, "tasks": found.tasks, "why": found.why})
+def _read(path: Path, name: str) -> Callable[..., "list[Verified]"]:
+    """Read a report or a study, and return what runs the numbers asked for again."""
+    from assay.experiments.paper.verify import read_numbers
+    from assay.experiments.paper.verify import verify as verify_report
+    from assay.experiments.paper.verify_study import read_arms, verify_study
+    from assay.experiments.study import Study
+
+    if (path / "study.json").is_file():
+        study = Study.open(path.parent.parent, path.name)
+        return partial(verify_study, read_arms(study, name))
+    return partial(verify_report, read_numbers(path, name))
+
+
+def _json(found: "Verified") -> str:
+    was, now = (None if value != value else value for value in (found.was.value, found.found))
+    told = {"id": found.id, "answer": found.answer, "was": was, "found": now}
+    return json.dumps({**told, "ran": found.ran, "tasks": found.tasks, "why": found.why})
+
+
+def _line(found: "Verified") -> str:
     ran = f" ({found.ran} of {found.tasks} tasks run)" if found.ran < found.tasks else ""
     why = f"; {found.why}" if found.why else ""
     if found.answer == "reproduced bit for bit":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from assay.data.cache import cache_folder, file_sha256, find_fault, open_entry
 from assay.data.config import DataConfig, FileTokenizerConfig
@@ -19,11 +20,27 @@ from assay.data.encode import token_dtype, training_text, write_tokens
 from assay.data.split import Split, decide_split
 from assay.data.subword import read_tokenizer
 from assay.data.tokenizer import Tokenizer, load_tokenizer
+from assay.disk import read_json, size_of
+from assay.errors import DataError
+from assay.schema import Config, decode
 
 FORMAT = 1  # of the cache; raise it when the same key would hold other bytes
-_META = "meta.json"
+_META, _MOST_BYTES = "meta.json", 1 << 12
 _MOST_NAMED = 1000  # of the files passed over
 _ENTRY = re.compile(r"[0-9a-f]{64}")
+
+
+class _SideCounts(Config):
+    documents: NonNegativeInt
+    bytes: NonNegativeInt
+    tokens: NonNegativeInt
+
+
+class _Counts(Config):
+    """What `meta.json` holds, as `write_tokens` returned it."""
+
+    train: _SideCounts
+    val: _SideCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +117,7 @@ def reopen(summary: Mapping[str, Any], cache: Path | None = None) -> Dataset | N
     if not _ENTRY.fullmatch(name) or find_fault(entry := cache_folder(cache) / name) is not None:
         return None
     tokenizer = load_tokenizer(entry)
-    counts = json.loads((entry / _META).read_text())
+    counts = _read_counts(entry)
     train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))
     for side, found in (("train", train), ("val", val)):
         if summary[side].get("sha256", found.sha256) != found.sha256:
@@ -110,7 +127,7 @@ def reopen(summary: Mapping[str, Any], cache: Path | None = None) -> Dataset | N
 
 def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfig) -> Dataset:
     tokenizer = load_tokenizer(entry)
-    counts = json.loads((entry / _META).read_text())
+    counts = _read_counts(entry)
     train, val = (_token_file(entry, side, counts[side], tokenizer) for side in ("train", "val"))
     sha256s = {"train": train.sha256, "val": val.sha256}
     data = {
@@ -137,11 +154,44 @@ def _load(entry: Path, how: str, corpus: Corpus, split: Split, config: DataConfi
     return Dataset(train, val, tokenizer, sha256, summary)
 
 
+def _read_counts(entry: Path) -> dict[str, dict[str, int]]:
+    """Return the counts of each side that `write_tokens` made.
+
+    Raises:
+        DataError: If there are none that it could have made.
+    """
+    try:
+        return decode(_Counts, read_json(entry / _META, _MOST_BYTES)).model_dump()
+    except (OSError, ValueError):
+        raise _foreign(entry / _META, "the counts of both sides") from None
+
+
 def _token_file(entry: Path, side: str, counts: dict[str, int], tokenizer: Tokenizer) -> TokenFile:
-    path = entry / f"{side}.bin"
-    ids = np.memmap(path, token_dtype(tokenizer.vocab_size), "r")
+    """Map one side's tokens.
+
+    Raises:
+        DataError: If they are not of the tokenizer, whose ids models and kernels look up unasked.
+    """
+    path, dtype = entry / f"{side}.bin", token_dtype(tokenizer.vocab_size)
+    n_bytes, starts_bytes = size_of(path), size_of(entry / f"{side}.starts")
+    if n_bytes != counts["tokens"] * dtype.itemsize or starts_bytes != 8 * counts["documents"]:
+        raise _foreign(path, f"{counts['tokens']} tokens of {counts['documents']} documents")
+    ids = np.memmap(path, dtype, "r") if n_bytes else np.empty(0, dtype)
+    if n_bytes and int(ids.max()) >= tokenizer.vocab_size:
+        raise _foreign(path, f"ids below {tokenizer.vocab_size}")
     starts = np.fromfile(entry / f"{side}.starts", "<i8")
+    if (np.diff(starts) < 0).any() or (
+        len(starts) and not 0 <= starts[0] <= starts[-1] <= len(ids)
+    ):
+        raise _foreign(entry / f"{side}.starts", "places of tokens, in order")
     return TokenFile(path, ids, file_sha256(entry, path.name), counts["bytes"], starts)
+
+
+def _foreign(path: Path, expected: str) -> DataError:
+    return DataError(
+        f"{path}: another content found than assay writes; expected {expected}. Remove the folder "
+        f"{path.parent}, and the text is prepared anew."
+    )
 
 
 def _described(counts: dict[str, int], tokenizer: Tokenizer, sha256: str) -> dict[str, Any]:

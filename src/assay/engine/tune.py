@@ -19,13 +19,15 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, TypeAdapter
 
 from assay.config import RunConfig
 from assay.count import count
 from assay.data.cache import cache_folder
+from assay.disk import read_bytes
 from assay.engine.device import check_backend, describe_machine, known_matmul_rate, matmul_rate
 from assay.errors import DivergedError
 from assay.nn.attention import Kernel
@@ -34,6 +36,7 @@ from assay.train.kernels import multiplies_bf16, why_not
 from assay.train.loop import train
 from assay.train.plan import Plan
 
+_MOST_BYTES = 1 << 16  # of a file of trials, each of which takes 200
 _TIMED_STEPS = 3  # after one to warm up
 _MARGIN = 0.95  # a way less simple is taken only if its steps take less than this share of the time
 _ENOUGH_S = 4.0  # of timed steps, however few: so long a step varies little
@@ -240,6 +243,7 @@ def _key(config: RunConfig, plan: Plan, *, compiling: bool) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
 
+_TRIALS = TypeAdapter(Annotated[list[Trial], Field(min_length=1)])
 _TIMED_FIELDS = {
     "batch_size",
     "micro_batches",
@@ -254,8 +258,8 @@ _TIMED_FIELDS = {
 def _recall(memory: Path) -> list[Trial] | None:
     """Return the trials kept, or None if there are none that can be read."""
     try:
-        return [Trial(**row) for row in json.loads(memory.read_text())]
-    except (OSError, ValueError, TypeError):
+        return _TRIALS.validate_json(read_bytes(memory, _MOST_BYTES), strict=True)
+    except (OSError, ValueError):
         return None
 
 

@@ -6,6 +6,7 @@ Shapes: N windows, T targets of each, n tokens of the text, G documents or stret
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from assay.data.windows import evaluation_windows
 from assay.measure.positionwise import target_losses
 from assay.nn.model import GPT
 
+DocumentKind = Literal["document", "group", "stretch"]
+"""What is resampled: documents, groups of neighbouring ones, or stretches of the text."""
 FEWEST_DOCUMENTS = 10
 """With fewer in the text, stretches of it stand for documents."""
 STRETCHES = 50
@@ -36,7 +39,7 @@ class Losses:
         text_bytes: Bytes of text these targets stand for, (G,).
     """
 
-    by: str
+    by: DocumentKind
     nats: NDArray[np.float64]
     tokens: NDArray[np.int64]
     text_bytes: NDArray[np.float64]
@@ -102,7 +105,9 @@ def _byte_lengths(dataset: Dataset) -> NDArray[np.float64]:
     return lengths * (dataset.val.n_bytes / max(1.0, float(lengths.sum())))
 
 
-def _groups(dataset: Dataset, lengths: NDArray[np.float64]) -> tuple[str, NDArray[np.int64]]:
+def _groups(
+    dataset: Dataset, lengths: NDArray[np.float64]
+) -> tuple[DocumentKind, NDArray[np.int64]]:
     """Return what the groups are, and that of each token, (n,).
 
     Stretches are cut by bytes, so that they are the same text whatever the tokenizer.

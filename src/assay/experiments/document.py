@@ -1,13 +1,15 @@
 """What pages of studies and of claims share: one HTML file that needs no network and no other."""
 
-import json
 import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from assay.errors import RunError
 from assay.experiments.figure import library
+from assay.experiments.markup import script_json
 
+_ENDS = re.compile(r"</?script|<!--", re.IGNORECASE)
 _STYLE = """
 table { border-collapse: collapse; font-size: 14px; margin: 1rem 0 }
 thead th { border-bottom: 2px solid #222 }
@@ -35,7 +37,7 @@ def document(
         language: Of the words.
         script: JavaScript that runs once the figures are drawn.
     """
-    drawing = f"""const FIGURES = {json.dumps(figures)};
+    drawing = f"""const FIGURES = {script_json(figures)};
 for (const [id, spec] of Object.entries(FIGURES)) {{
   vegaEmbed(document.getElementById(id), spec, {{actions: false}});
 }}
@@ -50,20 +52,22 @@ for (const [id, spec] of Object.entries(FIGURES)) {{
 </head>
 <body>
 {body}
-<script>{_in_script(library())}</script>
-<script>{_in_script(drawing)}</script>
+<script>{_program(library())}</script>
+<script>{_program(drawing)}</script>
 </body>
 </html>
 """
 
 
-def inline(text: str) -> str:
-    """Escape, and turn Markdown's `code` and **bold** into HTML."""
-    parts = escape(text, quote=False).split("`")
-    coded = (f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", "".join(coded))
+def _program(code: str) -> str:
+    """Return JavaScript of our own, or of the library, to stand in a <script>.
 
-
-def _in_script(code: str) -> str:
-    """Return JavaScript or JSON whose strings do not end the element it stands in."""
-    return code.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    Raises:
+        RunError: If it holds what ends or changes that element, as neither does.
+    """
+    if found := _ENDS.search(code):
+        raise RunError(
+            f"the library that draws figures: {found[0]!r} found in it; expected what can stand in "
+            "a page. Remove the folder `figures` of the cache, and it is made anew."
+        )
+    return code

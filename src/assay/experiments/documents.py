@@ -16,7 +16,7 @@ from assay.disk import read_json
 from assay.engine.device import settle
 from assay.engine.tune import as_it_began
 from assay.errors import RunError
-from assay.evaluate.by_document import losses_by_document
+from assay.evaluate.by_document import DocumentKind, losses_by_document
 from assay.experiments.cell import code_sha256
 from assay.experiments.outcome import Outcome
 from assay.experiments.statistics import Interval, multi_bootstrap_interval
@@ -32,8 +32,8 @@ Many = Annotated[tuple[float, ...], Field(strict=False)]
 class DocumentLosses(Config):
     """What is kept of a run; the lists are as in `assay.evaluate.by_document.Losses`."""
 
-    by: str
-    """document, group or stretch."""
+    by: DocumentKind
+    """What stands for a document."""
     nats: Many
     """Summed over each."""
     tokens: Many
@@ -44,6 +44,18 @@ class DocumentLosses(Config):
     """As the run's own evaluation found it."""
     code_sha256: str
     """Of the sources that made this."""
+
+    def check_whole(self) -> None:
+        """Refuse lists that are not of the same documents.
+
+        Raises:
+            ValueError: If they are of other lengths, empty, or count less than nothing.
+        """
+        n = len(self.nats)
+        if not n or len(self.tokens) != n or len(self.text_bytes) != n:
+            raise ValueError("nats, tokens and text_bytes of other lengths found")
+        if min(*self.tokens, *self.text_bytes) < 0:
+            raise ValueError("a negative count found")
 
     def weights(self, metric: str) -> NDArray[np.float64]:
         """Return how much of the metric's denominator each holds."""
@@ -123,6 +135,7 @@ def _kept(lab: Path, key: str, val_loss_nats: float) -> DocumentLosses | None:
     """Return what is kept of a run, unless it was made by other code or of another result."""
     try:
         losses = decode(DocumentLosses, read_json(_path(lab, key), _MOST_BYTES))
+        losses.check_whole()
     except (OSError, ValueError):
         return None
     same_code = losses.code_sha256 == code_sha256("assay.evaluate.by_document")

@@ -4,10 +4,19 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, final
 
+from pydantic import field_validator
+
 from assay.experiments.outcome import Outcome
 from assay.experiments.tasks import Task
 from assay.experiments.written import seal
-from assay.schema import Config
+from assay.schema import Config, decode, shown
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "started": str,
+    "elapsed_s": (int, float),
+    "machine": dict,
+    "packages": dict,
+}
 
 
 @final
@@ -28,6 +37,14 @@ class Record(Config):
     """Of the sources the values can depend on."""
     made: dict[str, Any]
     """When, how long it took, by which code, packages and machine."""
+
+    @field_validator("made")
+    @classmethod
+    def _check_made(cls, made: dict[str, Any]) -> dict[str, Any]:
+        for name, kind in _KINDS.items():
+            if name in made and not isinstance(made[name], kind):
+                raise ValueError(f"made.{name} of type {type(made[name]).__name__} found")
+        return made
 
     def value(self, name: str) -> float:
         """Return a number by its name, dotted where it is nested; NaN where there is none."""
@@ -76,3 +93,21 @@ class Evidence:
         state = "diverged" if diverged else "finished"
         metrics = {} if diverged else {metric: record.value(metric)}
         return Outcome(arm, seed, record.key, state, metrics, record.error, 0.0)
+
+
+def unsealed(sealed: Mapping[str, Any]) -> Record:
+    """Return the record of an object that holds it with its SHA-256.
+
+    Raises:
+        ValueError: If there is none, or it was changed since it was sealed.
+    """
+    content = sealed.get("record")
+    if not isinstance(content, dict):
+        raise ValueError(f"record: {shown(content)} found; expected an object")
+    try:
+        found = seal(content)
+    except RecursionError:
+        raise ValueError("nested without end; expected a few levels") from None
+    if sealed.get("sha256") != found:
+        raise ValueError("a record does not have the SHA-256 it was sealed with")
+    return decode(Record, content)

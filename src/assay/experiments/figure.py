@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 import vl_convert
 
 from assay.data.cache import cache_folder, open_entry
+from assay.disk import read_bytes
 from assay.errors import DataError
 from assay.experiments.report import UNITS
 from assay.experiments.results import Results
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito: told apart by everyone
 _CLIP = re.compile(r"\bclip\d+\b")
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _FONT = 12
 _VERSION = "6.4"  # of Vega-Lite
-_LIBRARY = "library.js"
+_LIBRARY, _MOST_LIBRARY = "library.js", 1 << 24
 Spec = dict[str, Any]
 _ARM: Spec = {"field": "arm", "type": "nominal", "sort": None, "title": None}
 
@@ -105,10 +108,24 @@ def _seeds(results: Results, metric: str) -> list[Spec]:
 
 
 def svg(spec: Spec) -> str:
-    """Return a figure as SVG: the same figure, the same bytes."""
-    drawn = vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
+    """Return a figure as SVG: the same figure, the same bytes.
+
+    What XML cannot hold, such as a control character in a name, is drawn as U+FFFD: the library
+    would end the process at it.
+    """
+    drawn = vl_convert.vegalite_to_svg(_drawable(spec), vl_version=_VERSION)
     seen: dict[str, str] = {}  # ids of clips go on from the figures drawn before
     return _CLIP.sub(lambda found: seen.setdefault(found[0], f"clip{len(seen) + 1}"), drawn)
+
+
+def _drawable(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list | tuple):
+        return [_drawable(each) for each in value]
+    if isinstance(value, Mapping):
+        return {_drawable(name): _drawable(each) for name, each in value.items()}
+    return value
 
 
 @functools.cache
@@ -121,8 +138,8 @@ def library() -> str:
     entry = cache_folder(None) / "figures" / f"vega-lite-{_VERSION}-by-{made_by}"
     try:
         open_entry(entry, _write_library)
-        return (entry / _LIBRARY).read_bytes().decode()
-    except (DataError, OSError):  # a cache is no condition of a page
+        return read_bytes(entry / _LIBRARY, _MOST_LIBRARY).decode()
+    except (DataError, OSError, ValueError):  # a cache is no condition of a page
         return _library()
 
 

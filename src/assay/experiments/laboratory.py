@@ -27,6 +27,9 @@ from assay.experiments.tasks import Task
 from assay.experiments.tasks.train import Train
 from assay.experiments.work import Told, run_all
 from assay.runs.folder import RunFolder
+from assay.schema import shown
+
+_MADE = ("started", "code", "packages", "machine")
 
 
 @final
@@ -74,7 +77,8 @@ class Laboratory:
         Raises:
             RunError: If a record or a run folder was edited.
         """
-        ended = results_in(self.folder)
+        tasks = list(tasks)
+        ended = results_in(self.folder, list(map(self.key, tasks)))
         found = (self._record(task, ended) for task in tasks)
         return Evidence(record for record in found if record is not None)
 
@@ -148,10 +152,18 @@ class Laboratory:
         if isinstance(task, Train):
             return self._of_run(task, key, ended)
         path = self.folder / "records" / f"{key}.json"
-        return read_record(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        record = read_record(path)
+        if record.key != key or record.task != task.model_dump(mode="json"):
+            raise RunError(
+                f"{path}: the record of another task ({shown(record.key)}) found; expected that "
+                "which its name says. Remove it, and the task is done again."
+            )
+        return record
 
     def _of_run(self, task: Train, key: str, ended: Mapping[str, Any]) -> Record | None:
-        folder = self.folder / "cells" / key
+        folder = RunFolder.inside(self.folder / "cells", key).path
         if not (folder / "config.json").is_file():
             return None
         manifest = RunFolder(folder).read_manifest()
@@ -168,7 +180,7 @@ class Laboratory:
             values=values,
             error=outcome.error,
             code_sha256=code_sha256(),
-            made={name: manifest[name] for name in ("started", "code", "packages", "machine")},
+            made={name: manifest[name] for name in _MADE if name in manifest},
         )
 
 

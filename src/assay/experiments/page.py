@@ -1,10 +1,11 @@
 """A study as one page of HTML that needs no network and no other file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 
-from assay.experiments.document import document, inline
+from assay.experiments.document import document
 from assay.experiments.figure import differences_figure
+from assay.experiments.markup import inline, paragraph
 from assay.experiments.report import (
     arm_rows,
     design_words,
@@ -32,7 +33,7 @@ def html(results: Results) -> str:
     arms, runs = _table(arm_rows(results)), _table(run_rows(results), linked=True)
     body = f"""<h1>{escape(study.name)}</h1>
 {_sentences(design_words(results))}
-<ul>{_sentences(findings(results), "li")}</ul>
+<ul>{_sentences(map(paragraph, findings(results)), "li")}</ul>
 {_sentences(visible_words(results))}
 <div id="figure" class="wide"></div>
 <p>{_LEGEND}{_LEGEND_OF_DOCUMENTS if any(c.documents for c in results.comparisons) else "."}</p>
@@ -43,11 +44,12 @@ def html(results: Results) -> str:
 <code>assay verify {escape(str(study.folder))}</code>; two are compared by
 <code>assay diff</code>.</p>
 <div class="wide">{runs}</div>
-<p>Code: SHA-256 {study.record.code_sha256[:16]}... over the sources these numbers depend on.</p>"""
+<p>Code: SHA-256 {escape(study.record.code_sha256[:16])}... over the sources these numbers
+depend on.</p>"""
     return document(study.name, body, {"figure": differences_figure(results)}, style=_STYLE)
 
 
-def _sentences(lines: Iterator[str], element: str = "p") -> str:
+def _sentences(lines: Iterable[str], element: str = "p") -> str:
     return "\n".join(f"<{element}>{inline(line)}</{element}>" for line in lines)
 
 

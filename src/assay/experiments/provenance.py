@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from assay.experiments.design import Arm, Design, shown
 from assay.experiments.made import Matching, Tuning, Widening
+from assay.experiments.markup import code, plain
 from assay.experiments.matching import UNITS as AMOUNTS
 from assay.experiments.outcome import Size
 from assay.experiments.results import Results
@@ -19,7 +20,8 @@ def how_made(results: Results) -> Iterator[str]:
         yield "Controlled: arms differ in the named fields and in nothing else."
     else:
         yield "**Not controlled**: " + "; ".join(
-            f"`{arm.name}` also has {', '.join(f'{f}={shown(v)}' for f, v in arm.besides.items())}"
+            f"{code(arm.name)} also has "
+            + ", ".join(plain(f"{f}={shown(v)}") for f, v in arm.besides.items())
             for arm in arms
             if arm.besides
         )
@@ -67,23 +69,23 @@ def _matching_words(matching: Matching, results: Results) -> str:
     first, *others = results.sizes.values()
     apart = max(abs(_share(matching, size, first) - 1) for size in others)
     return (
-        f"Arms are matched to the first in {AMOUNTS[matching.what]} by `{matching.by}`; the "
+        f"Arms are matched to the first in {AMOUNTS[matching.what]} by {code(matching.by)}; the "
         f"largest difference left is {apart:.1%}."
     )
 
 
 def _tuning_words(tuning: Tuning, results: Results) -> str:
     arms = results.study.design.arms
-    edges = [f"`{arm.name}`" for arm in arms if at_edge(tuning, arm.besides[tuning.field])]
+    edges = [code(arm.name) for arm in arms if at_edge(tuning, arm.besides[tuning.field])]
     warning = (
         f" At the edge of these values, so that a better one may lie beyond: {', '.join(edges)}."
         if edges
         else ""
     )
     return (
-        f"Tuned: `{tuning.field}` over {len(tuning.values)} values "
-        f"({', '.join(map(shown, tuning.values))}) x {len(tuning.seeds)} seeds for every arm, none "
-        f"of them a seed compared here (study `{tuning.study}`).{warning}"
+        f"Tuned: {code(tuning.field)} over {len(tuning.values)} values "
+        f"({plain(', '.join(map(shown, tuning.values)))}) x {len(tuning.seeds)} seeds for every "
+        f"arm, none of them a seed compared here (study {code(tuning.study)}).{warning}"
     )
 
 

@@ -10,10 +10,9 @@ from typing import Any
 from assay.disk import read_json
 from assay.engine.device import describe_machine, settle
 from assay.errors import RunError
-from assay.experiments.evidence import Record
+from assay.experiments.evidence import Record, unsealed
 from assay.experiments.written import seal, write_whole
 from assay.runs.manifest import code_version, now
-from assay.schema import decode
 from assay.train.config import TrainConfig
 
 _MOST_BYTES = 1 << 24
@@ -62,9 +61,6 @@ def read_record(path: Path) -> Record:
         RunError: If it cannot be read, or was changed since.
     """
     try:
-        data = read_json(path, _MOST_BYTES)
-        if data["sha256"] != seal(data["record"]):
-            raise ValueError("its content does not have the SHA-256 it was sealed with")
-        return decode(Record, data["record"])
-    except (OSError, ValueError, KeyError) as error:
+        return unsealed(read_json(path, _MOST_BYTES))
+    except (OSError, ValueError) as error:
         raise RunError(f"{path}: {error}. Remove it, and the task is done again.") from None

@@ -1,12 +1,11 @@
 """A study as a table, for a reader, a spreadsheet, a paper: pure functions of its folder."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
 
 from assay.experiments.compare import Comparison
+from assay.experiments.markup import code, csv_table, latex_table, markdown_table, paragraph
 from assay.experiments.outcome import Outcome, Size
 from assay.experiments.planning import POWER
 from assay.experiments.provenance import how_arm_made, how_made
@@ -18,10 +17,6 @@ DOCUMENTS = {
     "group": "groups of validation documents",
     "stretch": "stretches of the validation text",
 }
-_TEX = str.maketrans(
-    {letter: f"\\{letter}" for letter in "_%&#${}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-)
 
 
 def markdown(results: Results) -> str:
@@ -31,14 +26,14 @@ def markdown(results: Results) -> str:
             f"# {results.study.name}",
             "",
             *_paragraphs(design_words(results)),
-            *_table(arm_rows(results)),
+            *markdown_table(arm_rows(results)),
             "",
-            *(f"* {line}" for line in findings(results)),
+            *(f"* {paragraph(line)}" for line in findings(results)),
             "",
             *_paragraphs(visible_words(results)),
             "## Runs",
             "",
-            *_table(run_rows(results)),
+            *markdown_table(run_rows(results)),
             "",
         ]
     )
@@ -46,21 +41,17 @@ def markdown(results: Results) -> str:
 
 def runs_csv(results: Results) -> str:
     """Return every run as a row."""
-    return _csv(run_rows(results))
+    return csv_table(run_rows(results))
 
 
 def comparisons_csv(results: Results) -> str:
     """Return every comparison as a row, unrounded."""
-    return _csv(_comparison_rows(results.comparisons))
+    return csv_table(_comparison_rows(results.comparisons))
 
 
 def latex(results: Results) -> str:
     """Return the arms as a LaTeX table; needs booktabs."""
-    head, *rows = arm_rows(results)
-    lines = [r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", r"\toprule"]
-    lines += [" & ".join(map(_tex, head)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    return latex_table(arm_rows(results))
 
 
 def design_words(results: Results) -> Iterator[str]:
@@ -69,9 +60,8 @@ def design_words(results: Results) -> Iterator[str]:
     yield (
         f"{len(arms)} arms under the seeds {_listed(record.seeds)}, in pairs: runs of one seed "
         f"read the same data in the same order and start from the same weights where they share "
-        f"them. "
-        f"Compared by `{record.metric}` ({UNITS[record.metric]}, lower is better) with the first "
-        f"arm, `{arms[0].name}`."
+        f"them. Compared by {code(record.metric)} ({UNITS[record.metric]}, lower is better) with "
+        f"the first arm, {code(arms[0].name)}."
     )
     yield from how_made(results)
 
@@ -207,21 +197,3 @@ def _comparison_rows(found: Sequence[Comparison]) -> Iterator[list[str]]:
 def _paragraphs(sentences: Iterator[str]) -> Iterator[str]:
     for sentence in sentences:
         yield from (sentence, "")
-
-
-def _table(rows: list[list[str]]) -> Iterator[str]:
-    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
-    for row in body:
-        yield f"| {' | '.join(row)} |"
-
-
-def _csv(rows: Iterator[list[str]] | list[list[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
-def _tex(text: str) -> str:
-    return text.translate(_TEX)

@@ -164,7 +164,7 @@ class Study:
             for arm in self.design.arms
         }
         every = [run for runs in found.values() for run in runs]
-        check_as_ended(self.lab, results_in(self.lab), every)
+        check_as_ended(self.lab, results_in(self.lab, [run.key for run in every]), every)
         return found
 
     def ended_outcomes(self) -> dict[str, list[Outcome]]:
@@ -213,7 +213,7 @@ class Study:
 
     def _outcome(self, arm: Arm, seed: int) -> Outcome:
         key = self.record.keys[arm.name][str(seed)]
-        folder = self.lab / "cells" / key
+        folder = RunFolder.inside(self.lab / "cells", key).path
         if not (folder / "config.json").is_file():
             return Outcome(arm.name, seed, key, "waiting", {}, "", 0.0)
         return read_outcome(folder, arm.name, seed, self.design.config(arm, seed))
@@ -232,7 +232,7 @@ class Study:
         return self.record.model_copy(update={"keys": keys, "other_code": other})
 
     def _has_ended(self, key: str) -> bool:
-        folder = RunFolder(self.lab / "cells" / key)
+        folder = RunFolder.inside(self.lab / "cells", key)
         return (folder.path / "config.json").is_file() and folder.read_manifest()["status"] in ENDED
 
 

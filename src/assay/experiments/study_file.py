@@ -11,10 +11,12 @@ from assay.disk import read_json
 from assay.errors import ConfigError, RunError
 from assay.experiments.made import Made
 from assay.experiments.written import seal, write_whole
-from assay.schema import Config, decode
+from assay.schema import Config, decode, shown
 
 _MOST_BYTES = 1 << 22
-Keys = Annotated[dict[str, dict[str, str]], Field(min_length=2)]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""The name of a cell, which is joined to a path: as `cell_key` makes it, and nothing else."""
+Keys = Annotated[dict[str, dict[str, Key]], Field(min_length=2)]
 
 
 class ArmRecord(Config):
@@ -44,7 +46,7 @@ class StudyRecord(Config):
     """Of the source files that numbers depend on."""
     keys: Keys
     """The cell of each arm and seed."""
-    other_code: dict[str, str] = Field(default_factory=dict)
+    other_code: dict[Key, str] = Field(default_factory=dict)
     """Cells made by other code, and its hash: only where it was asked for."""
 
     def check_whole(self) -> None:
@@ -56,7 +58,7 @@ class StudyRecord(Config):
         for arm in self.arms:
             for seed in self.seeds:
                 if str(seed) not in self.keys.get(arm.name, {}):
-                    raise ConfigError(f"keys: none for arm {arm.name!r} and seed {seed}")
+                    raise ConfigError(f"keys: none for arm {shown(arm.name)} and seed {seed}")
 
 
 def read_record(path: Path) -> StudyRecord:

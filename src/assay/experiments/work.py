@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from assay.disk import MARKS, parse_json
 from assay.errors import AssayError, RunError
 from assay.experiments.company import Company
 from assay.experiments.evidence import Record
@@ -224,7 +225,7 @@ def _said(error: Exception) -> str:
 
 def _do_task(jobs: Jobs, job: Job) -> None:
     """Do a task and write its record; where a run it stands on diverged, that is its result."""
-    content = json.loads(jobs.content(job.key))
+    content = parse_json(jobs.content(job.key).encode(), marks=MARKS)
     task = read_task(json.dumps(content["task"]))
     runs = tuple(Run.open(jobs.cells / key) for key in content["runs"])
     errors = [run.folder.read_manifest().get("error") for run in runs]

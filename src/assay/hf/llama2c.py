@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.disk import size_of
+from assay.disk import open_ordinary
 from assay.errors import CheckpointError, ConfigError, DataError
 from assay.hf.llama2c_tokenizer import Llama2cTokenizer
 from assay.nn.model import GPT, ModelConfig
@@ -119,8 +119,7 @@ def _load_model(path: Path) -> GPT:
 
 def _read_header(path: Path) -> _Header:
     try:
-        size_of(path)  # of an ordinary file: a pipe would be waited for
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             header = file.read(_HEADER.size)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

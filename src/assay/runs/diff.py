@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from assay.count import count
+from assay.disk import read_bytes
+from assay.errors import RunError
 from assay.runs.run import Run
 from assay.schema import Config
 
+_MOST_SAMPLE_BYTES = 1 << 22
 _OF_DATA = ("corpus_sha256", "split", "val_fraction", "tokenizer_sha256")
 _OF_THE_STRETCH = (
     "device_name",
@@ -106,4 +109,7 @@ def _sample(run: Run) -> str | None:
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return read_bytes(path, _MOST_SAMPLE_BYTES).decode(errors="replace")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: no sample that can be read ({error}).") from None

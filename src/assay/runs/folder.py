@@ -144,6 +144,21 @@ class RunFolder:
         raise RunError(f"{run}: no run of this name or path found under {root}/; {there}.")
 
     @classmethod
+    def inside(cls, root: Path, name: str) -> "RunFolder":
+        """Return the folder of this name in `root`, which need not be there.
+
+        Raises:
+            ConfigError: If it is not a run name.
+            RunError: As `find` does, or if the folder is a link.
+        """
+        check_name(name)
+        path = root / name
+        if path.is_symlink():
+            raise RunError(f"{path}: a link found; expected a run's own folder.")
+        _check_own(path)
+        return cls(path)
+
+    @classmethod
     def all_under(cls, root: Path) -> list["RunFolder"]:
         """Return every run under `root`, oldest first."""
         if not root.is_dir():

@@ -1,15 +1,17 @@
 """Lines of JSON, appended as the run goes; cut back to the restored step when it is resumed."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from assay.disk import flush
+from assay.disk import flush, open_ordinary, parse_json
 from assay.errors import RunError
 
+_MOST_LINE, _MOST_MARKS = 1 << 20, 1 << 16  # of a row: 200 bytes; the first has some a layer
 Row = Mapping[str, Any]
 
 
@@ -51,7 +53,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         RunError: At a whole line that is no row.
     """
     for line, place in _lines(path):
-        if not line.endswith("\n"):
+        if not line.endswith("\n") and len(line) < _MOST_LINE:
             return
         if (row := _row(line)) is None:
             raise _damaged(place)
@@ -78,17 +80,20 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield each line and where it is."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            yield line, f"{path}, line {number}"
+    with open_ordinary(path) as file:
+        for number in itertools.count(1):
+            line = file.readline(_MOST_LINE)
+            if not line:
+                return
+            yield line.decode(errors="replace"), f"{path}, line {number}"
 
 
 def _row(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_json(line.encode(), marks=_MOST_MARKS, finite=False)
+    except ValueError:
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    return row if isinstance(row.get("step"), int) else None
 
 
 def _damaged(place: str) -> RunError:
@@ -103,15 +108,16 @@ def _reopened(path: Path, after_step: int) -> IO[str]:
     """
     rows = _rows_until(path, after_step)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(map(_line, rows))
     flush(temporary)
     temporary.replace(path)
     flush(path.parent)
     return path.open("a", encoding="utf-8")
 
 
-def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """Return the rows up to `step`.
+def _rows_until(path: Path, step: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows up to `step`.
 
     These were flushed with its checkpoint. After them a power cut leaves anything, such as zeros
     in the place of rows, and that goes the way of the rows it replaces.
@@ -119,7 +125,6 @@ def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
     Raises:
         RunError: At a line that is no row, where rows up to `step` follow it.
     """
-    rows: list[dict[str, Any]] = []
     odd = None
     for line, place in _lines(path):
         row = _row(line) if line.endswith("\n") else None
@@ -128,8 +133,7 @@ def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
         elif row["step"] <= step:
             if odd is not None:
                 raise _damaged(odd)
-            rows.append(row)
-    return rows
+            yield row
 
 
 def _append(file: IO[str], row: Row) -> None:

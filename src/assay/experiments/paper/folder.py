@@ -1,4 +1,4 @@
-"""A report's folder: what is in it, how it is written, how it is read back and held to its hashes.
+"""A report's folder: what is in it, and how it is written; `stored` reads it back.
 
 REPORT/
     report.json         budget, verdicts, every number under its id, what it stands on
@@ -12,24 +12,23 @@ import gzip
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from assay.disk import parse_json, read_bytes, read_json, sha256_of
-from assay.errors import AssayError, RunError
+from assay.disk import sha256_of
+from assay.errors import RunError
 from assay.experiments.charts import draw
-from assay.experiments.claim import BUDGETS, Budget, Claim
+from assay.experiments.claim import Budget, Claim
 from assay.experiments.evidence import Evidence, Record
 from assay.experiments.figure import svg
+from assay.experiments.markup import csv_table, latex_table
 from assay.experiments.paper.interface import interface
 from assay.experiments.paper.judged import Judged, judge_all
 from assay.experiments.paper.page import html
-from assay.experiments.paper.text import as_csv, as_latex, cells, markdown, number_rows
+from assay.experiments.paper.text import cells, markdown, number_rows
 from assay.experiments.words import LANGUAGES, words_of
 from assay.experiments.written import seal
-from assay.schema import decode
+from assay.schema import cut
 
 REPORT, EVIDENCE, MANIFEST = "report.json", "evidence.jsonl.gz", "MANIFEST.json"
-_MOST_BYTES, _MOST_MARKS = 1 << 27, 1 << 22
 
 
 def write_report(
@@ -59,45 +58,19 @@ def write_report(
     return report
 
 
-def read_report(folder: Path) -> tuple[dict[str, Any], Evidence]:
-    """Return what `report.json` says and the evidence, every file held to its hash.
-
-    Raises:
-        RunError: If there is no report, or any of its files was changed.
-    """
-    try:
-        listed = read_json(folder / MANIFEST, _MOST_BYTES)["files"]
-        for name, expected in listed.items():
-            if (found := sha256_of(folder / name)) != expected:
-                raise RunError(
-                    f"{folder / name}: changed since the report was written: SHA-256 "
-                    f"{found[:16]}... found, {str(expected)[:16]}... in {MANIFEST}. Put it back, "
-                    "or write the report anew."
-                )
-        report = read_json(folder / REPORT, _MOST_BYTES)
-        if report["budget"] not in BUDGETS:
-            raise ValueError(f"budget {report['budget']!r} found; expected one of {BUDGETS}")
-        return report, Evidence(_read_evidence(folder / EVIDENCE))
-    except AssayError:
-        raise
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{error.filename}: not found; expected a report's folder, as `assay paper` and "
-            "`assay claims run` write it."
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder}: no report that can be read ({error}).") from None
-
-
 def facts(evidence: Evidence, budget: Budget) -> str:
     """Return a line on how the evidence was made."""
     made = {
-        f"{record.made['machine']['device_name']}, {record.made['machine']['threads']} thread, "
-        f"torch {record.made['packages']['torch']}"
+        f"{_of(record, 'machine', 'device_name')}, {_of(record, 'machine', 'threads')} thread, "
+        f"torch {_of(record, 'packages', 'torch')}"
         for record in evidence
     }
-    ended = max((str(record.made["started"])[:10] for record in evidence), default="-")
+    ended = max((str(record.made.get("started", "-"))[:10] for record in evidence), default="-")
     return f"{budget}; {len(evidence)} records; {'; '.join(sorted(made)) or '-'}; {ended}"
+
+
+def _of(record: Record, part: str, name: str) -> str:
+    return cut(str(record.made.get(part, {}).get(name, "-")))
 
 
 def _files(report: Sequence[Judged], budget: Budget) -> Iterator[tuple[str, bytes]]:
@@ -105,8 +78,8 @@ def _files(report: Sequence[Judged], budget: Budget) -> Iterator[tuple[str, byte
     evidence = Evidence(known.values())
     stored = {"budget": budget, "claims": [judged.as_json() for judged in report]}
     yield REPORT, (json.dumps(stored, indent=1, ensure_ascii=False) + "\n").encode()
-    yield EVIDENCE, _packed(evidence)
-    yield "numbers.csv", as_csv(number_rows(report, interface("en"))).encode()
+    yield EVIDENCE, packed(evidence)
+    yield "numbers.csv", csv_table(number_rows(report, interface("en"))).encode()
     for language in LANGUAGES:
         line = f"{interface(language).budget}: {facts(evidence, budget)}"
         yield f"report.{language}.md", markdown(report, language).encode()
@@ -125,23 +98,14 @@ def _drawn(judged: Judged) -> Iterator[tuple[str, bytes]]:
             yield f"figures/{name}.{figure.id}.{language}.svg", svg(spec).encode()
     for table in judged.judgement.tables:
         rows = cells(table, words_of(name, "en"), interface("en"))
-        yield f"tables/{name}.{table.id}.csv", as_csv(rows).encode()
-        yield f"tables/{name}.{table.id}.tex", as_latex(rows).encode()
+        yield f"tables/{name}.{table.id}.csv", csv_table(rows).encode()
+        yield f"tables/{name}.{table.id}.tex", latex_table(rows).encode()
 
 
-def _packed(evidence: Evidence) -> bytes:
+def packed(evidence: Evidence) -> bytes:
     """Return all records, a sealed line each; the same records give the same bytes."""
     lines = []
     for record in sorted(evidence, key=lambda record: record.key):
         content = record.model_dump(mode="json")
         lines.append(json.dumps({"record": content, "sha256": seal(content)}))
     return gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
-
-
-def _read_evidence(path: Path) -> Iterator[Record]:
-    content = gzip.decompress(read_bytes(path, _MOST_BYTES))
-    for line in content.splitlines():
-        data = parse_json(line, marks=_MOST_MARKS)
-        if data["sha256"] != seal(data["record"]):
-            raise RunError(f"{path}: a record does not have the SHA-256 it was sealed with.")
-        yield decode(Record, data["record"])

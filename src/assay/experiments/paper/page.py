@@ -8,8 +8,9 @@ from typing import Any
 
 from assay.experiments.charts import draw
 from assay.experiments.claim import Figure, Number, Table
-from assay.experiments.document import document, inline
+from assay.experiments.document import document
 from assay.experiments.evidence import Record
+from assay.experiments.markup import inline
 from assay.experiments.paper.interface import Interface, interface
 from assay.experiments.paper.judged import Judged
 from assay.experiments.tasks import read_task
@@ -75,7 +76,7 @@ class _Linked:
     """A number that shows what it stands on when it is clicked."""
 
     def __init__(self, judged: Judged, number: Number) -> None:
-        self._name, self._number = f"{judged.claim.id}.{number.id}", number
+        self._name, self._number = escape(f"{judged.claim.id}.{number.id}"), number
 
     def __format__(self, spec: str) -> str:
         text = escape(format(self._number, spec))
@@ -107,7 +108,7 @@ def _summary(report: Sequence[Judged], language: Language) -> Iterator[str]:
 
 
 def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]:
-    words, judgement, name = _words(judged, language), judged.judgement, judged.claim.id
+    words, judgement, name = _words(judged, language), judged.judgement, escape(judged.claim.id)
     linked = {key: _Linked(judged, number) for key, number in judged.numbers.items()}
     yield f'<h3 id="{name}">{escape(words.title)} {_badge(judgement.verdict, told)}</h3>'
     if words.quote:
@@ -133,7 +134,7 @@ def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]
 
 
 def _figure(figure: Figure, words: ClaimWords, name: str) -> Iterator[str]:
-    yield f'<figure class="wide"><div id="f-{name}-{figure.id}"></div>'
+    yield f'<figure class="wide"><div id="f-{name}-{escape(figure.id)}"></div>'
     yield f"<figcaption>{escape(words.figures[figure.id].title)}</figcaption></figure>"
 
 
@@ -161,10 +162,12 @@ def _numbers(report: Sequence[Judged], told: Interface) -> Iterator[str]:
     yield f"<table><thead><tr>{''.join(f'<th>{escape(h)}</th>' for h in heads)}</tr></thead><tbody>"
     for judged in report:
         for number in judged.numbers.values():
-            name = f"{judged.claim.id}.{number.id}"
+            name = escape(f"{judged.claim.id}.{number.id}")
             ends = (number.low, number.high)
             interval = "" if None in ends else f"[{number.low:.6g}, {number.high:.6g}]"
-            keys = [f'<a href="#r-{key}">{key[:8]}</a>' for key in judged.keys(number)]
+            keys = [
+                f'<a href="#r-{escape(key)}">{escape(key[:8])}</a>' for key in judged.keys(number)
+            ]
             yield (
                 f'<tr id="{name}"><td><code>{name}</code></td><td class="n">{number.value:.6g}</td>'
                 f'<td class="n">{interval}</td><td>{escape(number.unit)}</td>'
@@ -182,7 +185,7 @@ def _records(report: Sequence[Judged], told: Interface) -> Iterator[str]:
         values = json.dumps(record.values, ensure_ascii=False) if record.values else record.error
         shown = values if len(values) <= _MOST_SHOWN else f"{values[:_MOST_SHOWN]}..."
         yield (
-            f'<tr id="r-{key}"><td><code>{key}</code></td>'
+            f'<tr id="r-{escape(key)}"><td><code>{escape(key)}</code></td>'
             f"<td>{escape(str(record.task['kind']))}<br><code>{escape(_config(record))}</code></td>"
             f"<td>{record.state}</td>"
             f"<td><code>{escape(shown)}</code></td></tr>"

@@ -11,6 +11,7 @@ from assay.experiments.evidence import Evidence, Record
 from assay.experiments.jobs import Jobs
 from assay.experiments.laboratory import Laboratory
 from assay.experiments.tasks import Task
+from assay.schema import cut
 
 Answer = Literal[
     "reproduced bit for bit", "within the interval", "not reproduced", "cannot be run here"
@@ -112,7 +113,7 @@ def _cause(before: Evidence, fresh: Evidence, ran: Iterable[Task]) -> str:
         for fact in _FACTS:
             old, new = (machine.get(fact) for machine in machines)
             if old != new:
-                causes[f"{fact}: {old} then, {new} now"] = None
+                causes[f"{fact}: {cut(str(old))} then, {cut(str(new))} now"] = None
     if timed:
         causes["it measures time, which no run repeats"] = None
     return "; ".join(causes) or "nothing recorded differs"
@@ -127,4 +128,5 @@ def to_run(number: Number, evidence: Evidence, *, cheap: bool) -> Sequence[Task]
 
 
 def _seconds(record: Record) -> float:
-    return float(record.values.get("train_s", record.made.get("elapsed_s", 0.0)))
+    seconds = record.values.get("train_s", record.made.get("elapsed_s"))
+    return float(seconds) if isinstance(seconds, int | float) else 0.0

@@ -1,23 +1,20 @@
-"""A report as Markdown, its tables as CSV and LaTeX."""
+"""A report as Markdown, and the rows of its tables."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from assay.experiments.claim import Number, Table
+from assay.experiments.markup import Rows, markdown_table, plain
 from assay.experiments.paper.interface import Interface, interface
 from assay.experiments.paper.judged import Judged
 from assay.experiments.words import ClaimWords, Language, words_of
-
-Rows = list[list[str]]
 
 
 def markdown(report: Sequence[Judged], language: Language) -> str:
     """Return the whole report."""
     told = interface(language)
     lines = [f"# {told.title}", "", told.abstract, "", f"## {told.summary}", ""]
-    lines += [*table_lines(summary_rows(report, language)), ""]
+    lines += [*markdown_table(summary_rows(report, language)), ""]
     for heading, group in groupby(report, key=lambda judged: told.heading(judged.claim)):
         lines += [f"## {heading}", ""]
         for judged in group:
@@ -66,31 +63,6 @@ def number_rows(report: Iterable[Judged], told: Interface) -> Rows:
     return rows
 
 
-def table_lines(rows: Rows) -> Iterator[str]:
-    """Yield a Markdown table."""
-    head, *body = rows
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
-    for row in body:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
-
-
-def as_csv(rows: Rows) -> str:
-    """Return rows as CSV."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
-def as_latex(rows: Rows) -> str:
-    """Return rows as a LaTeX table; needs booktabs."""
-    head, *body = rows
-    lines = [r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", r"\toprule"]
-    lines += [" & ".join(map(_tex, head)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(_tex, row)) + r" \\" for row in body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
 def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]:
     words, verdicts = words_of(judged.claim.id, language), told.verdicts
     yield from [f"### {words.title}: {verdicts[judged.judgement.verdict]}", ""]
@@ -113,22 +85,15 @@ def _claim(judged: Judged, language: Language, told: Interface) -> Iterator[str]
         yield from [f"![{words.figures[figure.id].title}]({path})", ""]
     for table in judged.judgement.tables:
         yield from [f"*{words.tables[table.id].title}*", ""]
-        yield from [*table_lines(cells(table, words, told)), ""]
+        yield from [*markdown_table(cells(table, words, told)), ""]
     if words.discussion:
         text = words.discussion.format_map(judged.numbers)
         yield from [f"**{told.discussion}.** {text}", ""]
     yield from [f"**{told.limits}.** {words.limits}", ""]
     if judged.claim.sources:
-        cited = "; ".join(map(str, judged.claim.sources))
+        cited = plain("; ".join(map(str, judged.claim.sources)))
         yield from [f"**{told.sources}.** {cited}", ""]
     rows = number_rows([judged], told)
     if len(rows) > 1:
         yield from [f"<details><summary>{told.numbers}</summary>", ""]
-        yield from [*table_lines(rows), "", "</details>", ""]
-
-
-def _tex(text: str) -> str:
-    marks = (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#"))
-    for plain, escaped in marks:
-        text = text.replace(plain, escaped)
-    return text
+        yield from [*markdown_table(rows), "", "</details>", ""]
