@@ -68,7 +68,20 @@ class Masks(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
             scores = scores + attn_mask
-        weights, place = scores.softmax(-1), 3 * next(self.layer) + 3
+        weights = self.softmax(scores)
+        return self.product((weights * self.mask(weights, dropout_p)).to(v.dtype), v)
+
+    def softmax(self, scores):
+        return scores.softmax(-1)
+
+    def product(self, weights, v):
+        return weights @ v
+
+    def mask(self, weights, p):
+        """Return what the next layer's attention weights are multiplied by."""
+        place = 3 * next(self.layer) + 3
+        if not p:
+            return torch.ones(())
         planes = range(weights.shape[0] * weights.shape[1])
-        masks = [factors(weights.shape[-2:], dropout_p, place, plane) for plane in planes]
-        return (weights * torch.stack(masks).view_as(weights)).to(v.dtype) @ v
+        masks = [factors(weights.shape[-2:], p, place, plane) for plane in planes]
+        return torch.stack(masks).view_as(weights)
