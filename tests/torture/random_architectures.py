@@ -19,13 +19,12 @@ import math
 import random
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from assay.decode.packed import PackedModel
 from assay.decode.program import Feed, Program
@@ -41,18 +40,21 @@ from assay.train.muon import Muon, _by_matrix, orthogonalised
 from assay.train.optim import AdamWConfig, MuonConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
-from dropout_masks import SEED, Masks  # noqa: E402
+from dropout_masks import SEED, Masks
 
 ROUNDING = {"fp32": 2.0**-24, "bf16": 2.0**-9, "int8": 2.0**-15}
 """Half a unit of a number; with int8 weights, of the largest number of a row, cut into 2 bytes."""
 FLOOR = {"fp32": 2e-5, "bf16": 0.01}
 """What gradients may err by whatever the noise, as in tests/train/test_kernels.py."""
-TIMES = 8
-"""Noises allowed: one draw of it may come out at a third, sums of K terms round sqrt(K) times."""
+TIMES = 16
+"""Noises allowed: a draw of it may come out at a third, and a sum of K terms is rounded K times,
+which adds up to sqrt(K) roundings of a part of it."""
 LOST = 0.3
 """Noise of a gradient from which on no digit is left to compare."""
 HUGE = 1e15
 """Of a gradient: beyond, squares come near the end of float32."""
+SCALE = 0.5
+"""Of the gradients of an optimizer's step, as by clipping."""
 WIDTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 20, 24, 31, 32, 33, 40]
 
 
@@ -68,7 +70,6 @@ class Case:
     config: ModelConfig
     model: GPT
     tokens: torch.Tensor
-    kernel: str
     threads: int
     lost: set = field(default_factory=set)
 
@@ -206,7 +207,7 @@ def case_of(seed):
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(vocab, (rows, seq_len + 1), generator=generator)
     model.kernel = rng.choice(["fused", "fused", "fused", "blocks"])
-    return Case(seed, rng, config, model, tokens, model.kernel, rng.choice([1, 2, 3]))
+    return Case(seed, rng, config, model, tokens, rng.choice([1, 2, 3]))
 
 
 # Measuring ---------------------------------------------------------------------------------------
@@ -473,16 +474,16 @@ def bf16(case):
     found = learnt_by_kernels(case, bf16=True)
     if not case.finite:
         return []
-    theirs = errors(learnt_by_pytorch(copy.deepcopy(case.model), case.tokens, bf16=True), case.exact)
+    theirs = errors(
+        learnt_by_pytorch(copy.deepcopy(case.model), case.tokens, bf16=True), case.exact
+    )
     noise = case.noise(ROUNDING["bf16"])
     return judged(case, found, [max(pair) for pair in zip(noise[:2], theirs, strict=False)], "bf16")
 
 
 def eager(case):
     """PyTorch's own passes in float32, without dropout; and its logits beside the slow twin's."""
-    still = copy.copy(case)
-    still.__dict__.pop("exact", None), still.__dict__.pop("finite", None)
-    still.model = copy.deepcopy(case.model).eval()
+    still = replace(case, model=copy.deepcopy(case.model).eval())
     if not still.finite:
         return []
     found = learnt_by_pytorch(copy.deepcopy(still.model), case.tokens)
@@ -505,55 +506,72 @@ def feed_of(*parts):
     return feed
 
 
-def read_by_kernels(case, packed, texts, n_prompt):
-    """Return the logits of all texts in one pass, and prompts then token by token, row by row."""
-    longest = max(map(len, texts))
-    whole = Program(kernels(), packed, n_rows=len(texts), room=longest)
-    at_once = whole.logits(feed_of(*((row, 0, text) for row, text in enumerate(texts))))
-    at_once = at_once.split([len(text) for text in texts])
-    window = case.config.mixer.window
-    room = longest if window is None else min(longest, window - 1 + max(n_prompt))
+def at_once(packed, texts):
+    """Return the logits of all texts, read in one pass."""
+    program = Program(kernels(), packed, n_rows=len(texts), room=max(map(len, texts)))
+    logits = program.logits(feed_of(*((row, 0, text) for row, text in enumerate(texts))))
+    return logits.split([len(text) for text in texts])
+
+
+def in_steps(packed, texts, n_prompt, room):
+    """Return the same, read as prompts and then token by token, the rows side by side."""
     program = Program(kernels(), packed, n_rows=len(texts), room=room)
-    fed = feed_of(*((row, 0, text[:n]) for row, (text, n) in enumerate(zip(texts, n_prompt))))
+    prompts = [text[:n] for text, n in zip(texts, n_prompt, strict=True)]
+    fed = feed_of(*((row, 0, prompt) for row, prompt in enumerate(prompts)))
     found = [[part] for part in program.logits(fed).split(n_prompt)]
-    for position in range(min(n_prompt), longest):
+    for position in range(min(n_prompt), max(map(len, texts))):
         rows = [r for r, text in enumerate(texts) if n_prompt[r] <= position < len(text)]
         if rows:
             parts = ((row, position, [texts[row][position]]) for row in rows)
             for row, logits in zip(rows, program.logits(feed_of(*parts)), strict=True):
                 found[row].append(logits[None])
-    return at_once, [torch.cat(parts) for parts in found]
+    return [torch.cat(parts) for parts in found]
+
+
+def decoding_noise(case, packed, twin, read, expected):
+    """Return the largest move of a logit, by PyTorch in float32 or by a rounding here and there."""
+    own = float((packed.twin(read)[0] - expected).abs().max())
+    kind = packed.weights
+    other, mode = moved(twin, ROUNDING[kind], case.seed, of_row=kind == "int8", weights=False)
+    with mode:
+        return max(own, float((other(read)[0] - expected).abs().max()))
+
+
+def wrong_logits(case, packed, twin, text, ways):
+    """Return which ways to read a text err by more than they may."""
+    read, kind = torch.tensor([text]), packed.weights
+    expected = twin(read)[0]
+    if not expected.isfinite().all():
+        return []
+    noise, largest = decoding_noise(case, packed, twin, read, expected), float(expected.abs().max())
+    if not noise < LOST * largest + 1e-30:
+        case.lost.add(f"decode {kind}")
+        return []
+    range_ = max(largest, (case.config.soft_cap or 0.0) / 16)  # tanh is right to some 2^-23
+    allowed = TIMES * noise + 64 * torch.finfo(torch.float32).eps * range_
+    off = {way: float((found - expected).abs().max()) for way, found in ways.items()}
+    return [
+        f"decode {kind}: {way} errs by {error:.3g}, {allowed:.3g} allowed"
+        for way, error in off.items()
+        if not error <= allowed
+    ]
 
 
 @torch.no_grad()
 def decoded(case, kind, texts, n_prompt):
     packed = PackedModel(copy.deepcopy(case.model).eval(), kind)
-    twin = doubled(packed.twin)
+    window, longest = case.config.mixer.window, max(map(len, texts))
+    ring = longest if window is None else min(longest, window - 1 + max(n_prompt))
     torch.set_num_threads(case.threads)
-    at_once, in_steps = read_by_kernels(case, packed, texts, n_prompt)
+    whole = at_once(packed, texts)
+    stepped = in_steps(packed, texts, n_prompt, longest)
+    turned = in_steps(packed, texts, n_prompt, ring) if ring < longest else stepped
     torch.set_num_threads(1)
-    wrong = []
-    for row, (text, found, stepped) in enumerate(zip(texts, at_once, in_steps, strict=True)):
-        read = torch.tensor([text])
-        expected = twin(read)[0]
-        if not expected.isfinite().all():
-            continue
-        noise = float((packed.twin(read)[0] - expected).abs().max())
-        for draw in (0, 1):
-            options = {"of_row": kind == "int8", "weights": False}
-            other, mode = moved(twin, ROUNDING[kind], case.seed + draw, **options)
-            with mode:
-                noise = max(noise, float((other(read)[0] - expected).abs().max()))
-        largest = float(expected.abs().max())
-        if not noise < LOST * largest + 1e-30:
-            case.lost.add(f"decode {kind}")
-        else:
-            error = float((found - expected).abs().max())
-            range_ = max(largest, (case.config.soft_cap or 0.0) / 16)  # tanh is right to 1 in 1e7
-            allowed = TIMES * noise + 64 * torch.finfo(torch.float32).eps * range_
-            if not error <= allowed:
-                wrong.append(f"decode {kind}: row {row} errs by {error:.3g}, {allowed:.3g} allowed")
-        if not torch.equal(found, stepped) and bool(found.isfinite().all()):
+    twin, wrong = doubled(packed.twin), []
+    for row, text in enumerate(texts):
+        ways = {f"row {row} at once": whole[row], f"row {row} in a ring": turned[row]}
+        wrong += wrong_logits(case, packed, twin, text, ways)
+        if not torch.equal(whole[row], stepped[row]) and bool(whole[row].isfinite().all()):
             wrong.append(f"decode {kind}: row {row} has other bits token by token")
     return wrong
 
@@ -579,32 +597,45 @@ def muon_bound(direction, *, bf16):
     return 1.5 * float(torch.linalg.matrix_norm(theirs - exact, 2)) + 0.02
 
 
+def with_gradients(model, case, scale, dtype):
+    for name, parameter in model.named_parameters():
+        parameter.grad = case.exact[1][name].float().to(dtype) * scale
+    return model
+
+
 def stepped(case, config, *, bf16):
     """Return what is wrong with one step of the kernels beside the same one in float64."""
-    lr = config.lr
-    ours, theirs = copy.deepcopy(case.model), doubled(case.model)
-    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        mine.grad = case.exact[1][name].float()
-        other.grad = 0.5 * mine.grad.double()
+    ours = with_gradients(copy.deepcopy(case.model), case, 1.0, torch.float32)
+    theirs = with_gradients(doubled(case.model), case, SCALE, torch.float64)
     mine, exact = config.build(ours), config.build(theirs)
     torch.set_num_threads(case.threads)
-    mine.step_natively(1.0, scale=0.5, bf16=bf16)
+    mine.step_natively(1.0, scale=SCALE, bf16=bf16)
     torch.set_num_threads(1)
     exact.step(1.0)
-    by_muon = {p for o, _ in mine.parts if isinstance(o, Muon) for g in o.param_groups for p in g["params"]}
-    wrong = []
+    by_muon = {p for p, optimizer in owners(mine) if isinstance(optimizer, Muon)}
     for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        apart = (one.detach().double() - other.detach()).abs()
+        apart = one.detach().double() - other.detach()
         if one in by_muon:
-            rows, columns = one.shape
-            bound = muon_bound(one.grad, bf16=bf16) * math.sqrt(max(rows, columns) * min(rows, columns))
-            error, allowed = float(apart.norm()), 0.2 * lr * bound + 2**-22 * float(other.detach().norm())
+            m = config.momentum
+            direction = SCALE * (1 - m) * (1 + m) * one.grad
+            size = math.sqrt(one.numel())  # of an orthogonal matrix, scaled
+            allowed = 0.2 * config.lr * muon_bound(direction, bf16=bf16) * size
+            error, allowed = apart.norm(), allowed + 2**-22 * other.detach().norm()
         else:
-            error = float((apart - 1e-6 * other.detach().abs()).max())
-            allowed = 1e-5 * lr
+            error, allowed = (apart.abs() - 1e-6 * other.detach().abs()).max(), 1e-5 * config.lr
         if not error <= allowed:
-            wrong.append(f"{config.kind}, bf16={bf16}: {name} {error:.3g} off, {allowed:.3g} allowed")
-    return wrong[:1]
+            told = f"{error:.3g} off, {allowed:.3g} allowed"
+            return [f"{config.kind}, bf16={bf16}: {name} {told}"]
+    return []
+
+
+def owners(optimizers):
+    return [
+        (parameter, optimizer)
+        for optimizer, _ in optimizers.parts
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
 
 
 def optimizer(case):
@@ -648,7 +679,11 @@ def after(case, *, bf16):
     loss, expected = learnt_after(case, [], bf16=bf16)
     told, found = learnt_after(case, bad, bf16=bf16)
     same = all(torch.equal(a, b) or a.isnan().any() for a, b in zip(expected, found, strict=True))
-    wrong = [] if same and (loss == told or loss != loss) else [f"bf16={bf16}: other bits after a bad pass"]
+    wrong = (
+        []
+        if same and (loss == told or loss != loss)
+        else [f"bf16={bf16}: other bits after a bad pass"]
+    )
     text = case.tokens[0, : case.config.max_seq_len][:20].tolist()
     for kind in ("bf16", "int8") if bf16 else ("fp32",):
         sound, other = (PackedModel(m.eval(), kind) for m in (copy.deepcopy(case.model), bad[0]))

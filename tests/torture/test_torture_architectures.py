@@ -1,6 +1,6 @@
 """Random architectures in every way they are computed; one is tried by its seed alone.
 
-    python tests/torture/random_architectures.py SEED
+python tests/torture/random_architectures.py SEED
 """
 
 import json
