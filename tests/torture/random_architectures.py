@@ -54,8 +54,8 @@ DRAWS = {"fp32": 2, "bf16": 4, "int8": 4}
 """Of the noise of logits: one of them near zero under a soft cap makes for a heavy tail."""
 HUGE = 1e15
 """Of a number on its way: beyond, squares come near the end of float32, and exp is cut at e^88."""
-SCALE = 0.5
-"""Of the gradients of an optimizer's step, as by clipping."""
+SCALES = (0.5, 1.0)
+"""Of the gradients in an optimizer's two steps, as by clipping."""
 WIDTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 20, 24, 31, 32, 33, 40]
 
 
@@ -73,6 +73,7 @@ class Case:
     tokens: torch.Tensor
     threads: int
     lost: set = field(default_factory=set)
+    noises: dict = field(default_factory=dict)
 
     @cached_property
     def exact(self):
@@ -85,6 +86,12 @@ class Case:
         return all(torch.isfinite(g).all() and g.abs().max() < HUGE for g in self.exact[1].values())
 
     def noise(self, rounding):
+        """What `measured_noise` found, once."""
+        if rounding not in self.noises:
+            self.noises[rounding] = self.measured_noise(rounding)
+        return self.noises[rounding]
+
+    def measured_noise(self, rounding):
         """Loss and gradients by how much they move: the larger of two draws, by name."""
         found = []
         for draw in (0, 1):
@@ -493,7 +500,9 @@ def bf16(case):
 
 def eager(case):
     """PyTorch's own passes in float32, without dropout; and its logits beside the slow twin's."""
-    still = replace(case, model=copy.deepcopy(case.model).eval())
+    still = case
+    if case.config.drops:
+        still = replace(case, model=copy.deepcopy(case.model).eval(), noises={})
     if not still.finite:
         return []
     found = learnt_by_pytorch(copy.deepcopy(still.model), case.tokens)
@@ -595,7 +604,10 @@ def decoding(case):
     longest = min(case.tokens.shape[1], 48)
     if case.config.position.kind == "learned":
         longest = min(longest, case.config.max_seq_len)
-    texts = [row[: case.rng.randint(1, longest)].tolist() for row in case.tokens[:3]]
+    texts = [
+        row[: case.rng.randint(1, longest)].tolist()
+        for row in case.tokens[: 3 if longest < 20 else 2]
+    ]
     n_prompt = [case.rng.randint(1, len(text)) for text in texts]
     return [w for kind in ROUNDING for w in decoded(case, kind, texts, n_prompt)]
 
@@ -611,36 +623,45 @@ def muon_bound(direction, *, bf16):
     return 1.5 * float(torch.linalg.matrix_norm(theirs - exact, 2)) + 0.02
 
 
-def with_gradients(model, case, scale, dtype):
+def give_gradients(model, case, dtype, scale):
     for name, parameter in model.named_parameters():
-        parameter.grad = case.exact[1][name].float().to(dtype) * scale
-    return model
+        parameter.grad = scale * case.exact[1][name].float().to(dtype)
 
 
 def stepped(case, config, *, bf16):
-    """Return what is wrong with one step of the kernels beside the same one in float64."""
-    ours = with_gradients(copy.deepcopy(case.model), case, 1.0, torch.float32)
-    theirs = with_gradients(doubled(case.model), case, SCALE, torch.float64)
+    """Return what is wrong with two steps of the kernels beside the same ones in float64."""
+    ours, theirs = copy.deepcopy(case.model), doubled(case.model)
     mine, exact = config.build(ours), config.build(theirs)
-    torch.set_num_threads(case.threads)
-    mine.step_natively(1.0, scale=SCALE, bf16=bf16)
-    torch.set_num_threads(1)
-    exact.step(1.0)
+    give_gradients(ours, case, torch.float32, 1.0)
+    for scale in SCALES:
+        torch.set_num_threads(case.threads)
+        mine.step_natively(1.0, scale=scale, bf16=bf16)
+        torch.set_num_threads(1)
+        give_gradients(theirs, case, torch.float64, scale)
+        exact.step(1.0)
     by_muon = {p for p, optimizer in owners(mine) if isinstance(optimizer, Muon)}
     for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         apart = one.detach().double() - other.detach()
         if one in by_muon:
-            m = config.momentum
-            direction = SCALE * (1 - m) * (1 + m) * one.grad
-            size = math.sqrt(one.numel())  # of an orthogonal matrix, scaled
-            allowed = 0.2 * config.lr * muon_bound(direction, bf16=bf16) * size
-            error, allowed = apart.norm(), allowed + 2**-22 * other.detach().norm()
+            error = float(apart.norm())
+            allowed = muon_allowed(one, config, bf16=bf16) + 2**-21 * float(other.detach().norm())
         else:
-            error, allowed = (apart.abs() - 1e-6 * other.detach().abs()).max(), 1e-5 * config.lr
+            error = float((apart.abs() - 1e-6 * other.detach().abs()).max())
+            allowed = len(SCALES) * 1e-5 * config.lr
         if not error <= allowed:
             told = f"{error:.3g} off, {allowed:.3g} allowed"
             return [f"{config.kind}, bf16={bf16}: {name} {told}"]
     return []
+
+
+def muon_allowed(parameter, config, *, bf16):
+    """Return the norm of what the steps may err by: each by a share of an orthogonal matrix."""
+    m, mean, bound = config.momentum, 0.0, 0.0
+    for scale in SCALES:
+        mean = m * mean + (1 - m) * scale  # of the gradient, as all of a direction is
+        direction = ((1 - m) * scale + m * mean) * parameter.grad
+        bound += muon_bound(direction, bf16=bf16)
+    return 0.2 * config.lr * bound * math.sqrt(parameter.numel())
 
 
 def owners(optimizers):
