@@ -32,7 +32,8 @@ def factors(shape, p, place, plane=0):
     """
     rows, columns = shape
     strips = -(-rows // 8)
-    each = np.array([[c, s, plane, place] for s in range(strips) for c in range(columns)])
+    strip, column = np.divmod(np.arange(strips * columns), columns)
+    each = np.stack([column, strip, *(np.full_like(strip, n) for n in (plane, place))], 1)
     words = philox(each, (SEED & 0xFFFFFFFF, SEED >> 32)).reshape(strips, columns, 4)
     halves = np.stack([words & 0xFFFF, words >> 16], -1).reshape(strips, columns, 8)
     halves = halves.transpose(0, 2, 1).reshape(-1, columns)[:rows]
