@@ -73,15 +73,12 @@ def test_a_random_architecture_is_what_float64_says_in_every_way(load, record):
     assert all(count < total / 2 for count in lost.values())
 
 
-def _bf16():
-    """Where the kernels multiply in bfloat16, what is left over reaches later passes."""
-    why = "a width that is not filled up keeps NaN in the padding, times whose zeros it is NaN"
-    return pytest.param("bf16", marks=pytest.mark.xfail(multiplies_bf16(), reason=why))
-
-
-@pytest.mark.parametrize("precision", ["fp32", _bf16()])
-def test_what_was_no_number_before_leaves_no_trace(precision, load, record):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_was_no_number_before_leaves_no_trace(precision, load, record, request):
     """Passes of a model whose weights are no numbers, then a sound one's in the same memory."""
+    if precision == "bf16" and multiplies_bf16():
+        why = "odd widths keep NaN in what fills them up, and NaN times zero is NaN"
+        request.applymarker(pytest.mark.xfail(reason=why))
     total = load(50, 2000)
     found = all_of(total, [f"after-{precision}"])
     wrong = {seed: case["wrong"] for seed, case in found.items() if case["wrong"]}
