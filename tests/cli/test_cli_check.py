@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from typer.main import get_command
 from assay.cli import app
 from assay.cli.check import _scratch
 from caches import cache_in
+from patience import HANG_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,18 +127,14 @@ def workers(folder):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_leaves_no_folder_and_no_process(tmp_path, assay, trained, number, status):
     child = started(tmp_path, "check", "resume", "cats")
-    scratch, deadline = tmp_path / "tmp", time.monotonic() + 60
-    while not (list(scratch.glob("assay-check-*/unbroken")) and workers(scratch)):
-        assert time.monotonic() < deadline
-        assert child.poll() is None
-        time.sleep(0.02)
+    scratch = tmp_path / "tmp"
+    wait_until(lambda: list(scratch.glob("assay-check-*/unbroken")) and workers(scratch), child)
     child.send_signal(number)
-    told = child.communicate(timeout=60)
+    told = child.communicate(timeout=HANG_S)
     assert child.returncode == status, told
     assert list(scratch.iterdir()) == []
-    while workers(scratch):  # one that was just being started ends when it finds its parent gone
-        assert time.monotonic() < deadline + 60
-        time.sleep(0.1)
+    # one that was just being started ends when it finds its parent gone
+    wait_until(lambda: not workers(scratch))
 
 
 def test_a_folder_to_be_kept_stays_and_any_other_goes(tmp_path):

@@ -4,11 +4,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from caches import cache_in
+from patience import HANG_S, wait_until
 
 pytestmark = pytest.mark.slow  # several processes each
 SMALL = [
@@ -47,7 +47,7 @@ def result(folder):
 
 def test_seeds_are_runs_of_their_own_and_the_table_gives_their_losses(assay, tmp_path):
     run = assay("train", "poem.txt", *SMALL, "--seeds", "3", "--together", "3", "train.seed=5")
-    out, err = run.communicate(timeout=120)
+    out, err = run.communicate(timeout=HANG_S)
     assert run.returncode == 0, err
     assert out.split() == [f"runs/poem-1-s{seed}" for seed in (5, 6, 7)]
     losses = {seed: result(tmp_path / f"runs/poem-1-s{seed}") for seed in (5, 6, 7)}
@@ -61,7 +61,7 @@ def test_seeds_are_runs_of_their_own_and_the_table_gives_their_losses(assay, tmp
 
 def test_without_a_number_what_is_fastest_is_timed_and_told(assay, tmp_path):
     run = assay("train", "poem.txt", *SMALL, "--seeds", "2", "--name", "two")
-    _, err = run.communicate(timeout=120)
+    _, err = run.communicate(timeout=HANG_S)
     assert run.returncode == 0, err
     assert re.search(r"runs at once and tokens/s in all: 1: [\d,]+, 2: [\d,]+; taken: [12]", err)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["two-s0", "two-s1"]
@@ -71,12 +71,9 @@ def test_an_interrupt_saves_all_and_says_how_to_go_on(assay, tmp_path):
     steps = [argument for argument in SMALL if "steps" not in argument]
     run = assay("train", "poem.txt", *steps, "train.steps=100000", "--seeds=2", "--together=2")
     metrics = tmp_path / "runs" / "poem-1-s1" / "metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists() and metrics.stat().st_size > 500:
-            break
-        time.sleep(0.1)
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size > 500, run)
     run.send_signal(signal.SIGTERM)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=HANG_S)
     assert run.returncode == 143, err
     assert "assay resume runs/poem-1-s0 runs/poem-1-s1" in err
     for seed in (0, 1):
@@ -87,10 +84,10 @@ def test_an_interrupt_saves_all_and_says_how_to_go_on(assay, tmp_path):
 
 def test_several_runs_go_on_together(assay, tmp_path):
     first = assay("train", "poem.txt", *SMALL, "--seeds=2", "--together=2", "--name=whole")
-    _, err = first.communicate(timeout=120)
+    _, err = first.communicate(timeout=HANG_S)
     assert first.returncode == 0, err
     again = assay("resume", "whole-s0", "whole-s1")
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=HANG_S)
     assert again.returncode == 1
     assert "all 6 steps are done" in err
 
@@ -98,7 +95,7 @@ def test_several_runs_go_on_together(assay, tmp_path):
 def test_a_name_that_is_taken_is_refused_before_any_run_is_made(assay, tmp_path):
     (tmp_path / "runs" / "odd-s1").mkdir(parents=True)
     run = assay("train", "poem.txt", *SMALL, "--seeds=2", "--name=odd")
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=HANG_S)
     assert run.returncode == 1
     assert "runs/odd-s1: a run of this name is there already" in err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["odd-s1"]

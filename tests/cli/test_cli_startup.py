@@ -2,13 +2,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from small_run import SMALL, TEXT
 
 from caches import cache_in
+from patience import HANG_S, wait_until
 
 ASSAY = [sys.executable, "-m", "assay"]
 
@@ -57,7 +57,7 @@ def test_every_command_explains_itself(assay, command):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_resume_ends_in_the_same_bits(tmp_path, number, status):
     (tmp_path / "cats.txt").write_text(TEXT)
-    settings = [*SMALL, "train.steps=150", "train.checkpoint_every=0", "eval.every=150"]
+    settings = [*SMALL, "train.steps=600", "train.checkpoint_every=0", "eval.every=600"]
     kept = {"cwd": tmp_path, "env": environment(tmp_path), "text": True}
     train = [*ASSAY, "train", "cats.txt", *settings, "--name"]
     subprocess.run([*train, "whole"], check=True, capture_output=True, **kept)
@@ -66,19 +66,16 @@ def test_a_signal_saves_and_resume_ends_in_the_same_bits(tmp_path, number, statu
         [*train, "cut"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **kept
     )
     metrics = tmp_path / "runs/cut/metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (metrics.exists() and metrics.read_text().count("\n") > 20):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 20, child)
     child.send_signal(number)
-    _, told = child.communicate(timeout=60)
+    _, told = child.communicate(timeout=HANG_S)
     assert child.returncode == status, told
     assert "assay resume cut" in told
 
     subprocess.run([*ASSAY, "resume", "cut"], check=True, capture_output=True, **kept)
     for name in (
         "metrics.jsonl",
-        *(f"checkpoints/step-000150/{f}.safetensors" for f in ("model", "optim")),
+        *(f"checkpoints/step-000600/{f}.safetensors" for f in ("model", "optim")),
     ):
         whole, cut = (tmp_path / "runs" / run / name for run in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes(), name

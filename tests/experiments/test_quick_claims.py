@@ -8,19 +8,20 @@ import sys
 import pytest
 
 from caches import cache_in
+from patience import HANG_S
 
 CLAIMS = ("tying-parameters", "init-loss", "sigma-eps", "weights")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_claims_are_run_reported_and_verified_from_the_command_line(tmp_path):
     environment = os.environ | {"ASSAY_CACHE": cache_in(tmp_path), "OMP_NUM_THREADS": "1"}
 
     def assay(*arguments):
         return subprocess.run(
             [sys.executable, "-m", "assay", *arguments],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False,
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_S,
+            check=False,
         )  # fmt: skip
 
     ran = assay("claims", "run", *CLAIMS, "--budget", "quick", "--workers", "2", "--out", "report")

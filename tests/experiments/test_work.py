@@ -20,6 +20,7 @@ from assay.experiments.work import run_all, run_job
 from assay.runs.run import Run
 from assay.schema import override
 from caches import cache_in
+from patience import HANG_S, children_of, wait_until
 
 
 @pytest.fixture
@@ -132,11 +133,11 @@ def test_workers_whose_parent_is_killed_save_and_end(lab):
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(lab / "lab"), *keys])
     cells = [lab / "lab" / "cells" / key for key in keys]
-    _wait(lambda: all((cell / "metrics.jsonl").exists() for cell in cells))
+    wait_until(lambda: all((cell / "metrics.jsonl").exists() for cell in cells))
     holders = [_holder(cell.with_suffix(".lock")) for cell in cells]
     parent.kill()
     parent.wait()
-    _wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in holders))
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in holders))
     assert all(any((cell / "checkpoints").glob("step-*")) for cell in cells)
 
 
@@ -155,9 +156,9 @@ def test_a_ctrl_c_while_workers_start_is_the_parents_to_answer(lab):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     parent.stdout.readline()
-    time.sleep(1)
+    wait_until(lambda: any(map(_imports_pytorch, children_of(parent.pid))), parent)
     os.killpg(parent.pid, signal.SIGINT)
-    _, told = parent.communicate(timeout=60)
+    _, told = parent.communicate(timeout=HANG_S)
     assert (parent.returncode, told) == (0, "")
 
 
@@ -234,11 +235,12 @@ def test_a_full_disk_under_the_table_is_one_sentence(tmp_path):
     assert [job.key for job in jobs.all(["0", "1"])] == ["0"]
 
 
-def _wait(until):
-    deadline = time.monotonic() + 60
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def _imports_pytorch(pid):
+    """Whether a process has a library of PyTorch in memory by now."""
+    try:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it ended meanwhile
+        return False
 
 
 def _holder(lock):
@@ -261,7 +263,9 @@ def test_an_interrupt_saves_what_is_under_way(lab):
     began = time.monotonic()
 
     def soon():
-        return (jobs.cells / keys[0] / "metrics.jsonl").exists() or time.monotonic() - began > 120
+        return (
+            jobs.cells / keys[0] / "metrics.jsonl"
+        ).exists() or time.monotonic() - began > HANG_S
 
     run_all(lab / "lab", keys, workers=1, stop=soon)
     assert states(jobs, keys) == ["running"]

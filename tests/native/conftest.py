@@ -8,6 +8,8 @@ import pytest
 from filelock import FileLock
 from programs import Tiles, compiled, why_no_tiles
 
+from patience import HANG_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,7 +24,7 @@ def wheel(tmp_path_factory, worker_id):
             shutil.copytree(ROOT, folder / "source", ignore=left_out)
             build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
             subprocess.run(
-                build, cwd=folder / "source", check=True, capture_output=True, timeout=280
+                build, cwd=folder / "source", check=True, capture_output=True, timeout=HANG_S
             )
             (path,) = folder.glob("*.whl")
             zipfile.ZipFile(path).extractall(folder / "unpacked")

@@ -1,7 +1,7 @@
 """Kernels of other processors, and of a compiler without PyTorch's OpenMP, such as Clang.
 
-Each case runs the tests of training and decoding in a process of its own: with the library that a
-wheel has for an older processor, or with a compiler that is told what to leave out.
+Each case runs a file of the tests of training and decoding in a process of its own: with the
+library that a wheel has for an older processor, or with a compiler that is told what to leave out.
 """
 
 import os
@@ -34,11 +34,11 @@ def note_of(environment):
     )
 
 
-def passes(*chosen, **environment):
-    """Run the tests, or those chosen."""
+def passes(file, *chosen, **environment):
+    """Run the tests of a file, or those chosen."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, *chosen, *(str(TESTS / file) for file in FILES)],
+        [*command, *chosen, str(TESTS / file)],
         env=os.environ | environment,
         cwd=TESTS.parent,
         capture_output=True,
@@ -52,12 +52,13 @@ def passes(*chosen, **environment):
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
 @pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("name", list(TARGETS)[1:])
-def test_what_an_older_processor_computes_is_right_too(wheel, tmp_path, name):
+def test_what_an_older_processor_computes_is_right_too(wheel, tmp_path, name, file):
     folder = of_an_older(wheel[0], tmp_path, name)
     installed = {"PYTHONPATH": str(folder), "CXX": "/nowhere/g++"}
     assert f"vectors of {WIDTHS.get(name, 512)} bits" in note_of(installed)
-    passes(**installed)
+    passes(file, **installed)
 
 
 @pytest.mark.slow
@@ -75,4 +76,5 @@ def test_what_tiles_compute_is_right_too(tiles, wheel, tmp_path):
 def test_what_threads_of_our_own_compute_is_right_too(tmp_path):
     compiler = f'[ "$1" = --version ] && echo without OpenMP || exec {find_compiler()} "$@" -O1'
     own = {"CXX": compiler_in(tmp_path, compiler), "ASSAY_CACHE": str(tmp_path / "cache")}
-    passes("-k", "thread", **own)
+    for file in FILES:  # which share what was compiled
+        passes(file, "-k", "thread", **own)

@@ -12,6 +12,7 @@ import pytest
 from programs import of_an_older
 
 from assay.native.compiler import find_compiler
+from patience import HANG_S
 
 SPEAKS = """
 import sys
@@ -51,7 +52,7 @@ def said(folder, reader, **environment):
         check=True,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG_S,
     )
     return told.stdout.splitlines()
 

@@ -23,6 +23,7 @@ from assay.checks.worker import train_until
 from assay.errors import ConfigError, RunError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
+from patience import wait_until
 
 
 @pytest.fixture
@@ -126,16 +127,17 @@ def test_a_worker_ends_when_its_parent_does(tmp_path, run, monkeypatch):
     assert not (scratch.folder.path / "checkpoints/step-000006").exists()
 
 
-def test_a_process_that_waits_to_be_killed_never_writes_its_last_step(tmp_path, run, forks):
+@pytest.mark.usefixtures("forks")
+def test_a_process_that_waits_to_be_killed_never_writes_its_last_step(tmp_path, run, monkeypatch):
     scratch = new_scratch(run, tmp_path / "scratch" / "one", every=2)
+    waits, sleep = tmp_path / "waits", time.sleep
     child = os.fork()
     if child == 0:
+        monkeypatch.setattr(time, "sleep", lambda seconds: (waits.touch(), sleep(seconds)))
         train_until(scratch.folder.path, 4, hold=4)
         os._exit(0)
     metrics = scratch.folder.path / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_text().count('"train"') < 3:
-        assert os.waitpid(child, os.WNOHANG) == (0, 0)
-    time.sleep(0.3)  # several times what a step takes here
+    wait_until(lambda: waits.exists() or os.waitpid(child, os.WNOHANG) != (0, 0))
     assert os.waitpid(child, os.WNOHANG) == (0, 0)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

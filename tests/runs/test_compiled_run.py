@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tiny_run import TEXT
 
+from patience import HANG_S
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -53,7 +55,7 @@ def test_a_compiled_run_goes_on_to_the_same_bits_and_stays_near_the_eager_one(tm
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)

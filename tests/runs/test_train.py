@@ -13,6 +13,7 @@ from assay.errors import DataError, DivergedError, RunError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints, read_state
+from patience import HANG_S, wait_until
 
 
 def created(text, tmp_path, name="run", **changes):
@@ -96,11 +97,10 @@ def test_a_run_another_process_trains_is_refused_until_that_dies(tmp_path, text)
         reports = Run.open(tmp_path / "run").train()
         next(reports)
         ready.touch()
-        time.sleep(60)
+        time.sleep(HANG_S)  # it is killed before
 
     def wait_then_kill():
-        while not ready.exists():
-            time.sleep(0.01)
+        wait_until(ready.exists)
         with pytest.raises(RunError, match="another process is training in this folder"):
             finish(run)
         gone.append(status(run))

@@ -1,19 +1,17 @@
 """Dropout of the C++ kernels.
 
-The oracle draws the words itself, with NumPy, from Philox4x32-10 as its authors publish it, and
-gives the masks to the model of `nn/model.py`, whose gradients are autograd's in float64.
+The oracle gives masks of its own (`dropout_masks.py`) to the model of `nn/model.py`, whose
+gradients are autograd's in float64.
 """
 
 import copy
-from itertools import count
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from architectures import config_of, label, model_of, tokens_of
+from dropout_masks import SEED, Masks, philox
 from test_kernels import _FP32, PRECISIONS, worst_error
-from torch.overrides import TorchFunctionMode
 
 from assay.nn.loss import next_token_loss
 from assay.schema import decode, override
@@ -23,7 +21,6 @@ from assay.train.loop import train
 from assay.train.optim import AdamWConfig
 from assay.train.plan import Plan
 
-SEED = 0x123456789ABCDEF
 CONFIGS = [
     config_of(dropout=p, mixer=mixer | {"qk_norm": False}, **fields)
     for p, mixer, fields in (
@@ -51,18 +48,6 @@ def _able(native, request):
         pytest.skip("this processor has no products of bfloat16")
 
 
-def philox(counter, key):
-    """Return the four words of each counter (N, 4)."""
-    x = [np.asarray(counter)[:, i].astype(np.uint64) for i in range(4)]
-    k0, k1 = (np.uint64(word) for word in key)
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * x[0], np.uint64(0xCD9E8D57) * x[2]
-        x = [(p1 >> half) ^ x[1] ^ k0, p1 & low, (p0 >> half) ^ x[3] ^ k1, p0 & low]
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-    return np.stack(x, 1)
-
-
 @pytest.mark.parametrize(
     ("counter", "key", "words"),
     [
@@ -81,55 +66,6 @@ def test_the_oracle_draws_the_words_that_its_authors_publish(counter, key, words
         [int(text[i : i + 8], 16) for i in range(0, len(text), 8)] for text in (counter, key)
     )
     assert philox([counter], key)[0].tolist() == [int(word, 16) for word in words.split()]
-
-
-def factors(shape, p, place, plane=0):
-    """Return what dropout multiplies a matrix by.
-
-    Row r and column c take half r % 8 (low ones first) of the words of counter (c, r / 8).
-    """
-    rows, columns = shape
-    strips = -(-rows // 8)
-    each = np.array([[c, s, plane, place] for s in range(strips) for c in range(columns)])
-    words = philox(each, (SEED & 0xFFFFFFFF, SEED >> 32)).reshape(strips, columns, 4)
-    halves = np.stack([words & 0xFFFF, words >> 16], -1).reshape(strips, columns, 8)
-    halves = halves.transpose(0, 2, 1).reshape(-1, columns)[:rows]
-    bound = round(65536 * p)
-    return torch.from_numpy((halves >= bound) * (65536 / (65536 - bound)))
-
-
-class Masks(TorchFunctionMode):
-    """Multiplies by the masks of the kernels wherever a model drops, in the order it does."""
-
-    def __init__(self, config):
-        super().__init__()
-        after = [0] if config.dropout else []
-        for layer in range(config.n_layers if config.dropout else 0):
-            after += [3 * layer + 1] * (config.mixer.kind != "none") + [3 * layer + 2]
-        self.after, self.layer, self.config = iter(after), count(), config
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        given = dict(kwargs or {})
-        if func is F.dropout and given["training"] and given["p"] > 0:
-            x, p = args[0], given["p"]
-            masks = factors((x.shape[:-1].numel(), x.shape[-1]), p, next(self.after))
-            return x * masks.view_as(x).to(x.dtype)
-        if func is F.scaled_dot_product_attention and given["dropout_p"] > 0:
-            return self.attention(*args, **given)
-        return func(*args, **given)
-
-    def attention(self, q, k, v, *, attn_mask, dropout_p, is_causal):
-        scores = q @ k.mT * q.shape[-1] ** -0.5
-        if is_causal:
-            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, -torch.inf)
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        weights, place = scores.softmax(-1), 3 * next(self.layer) + 3
-        planes = range(weights.shape[0] * weights.shape[1])
-        masks = [factors(weights.shape[-2:], dropout_p, place, plane) for plane in planes]
-        return (weights * torch.stack(masks).view_as(weights)).to(v.dtype) @ v
 
 
 def learnt(model, tokens, *, seed=SEED, bf16=False):
