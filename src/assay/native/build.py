@@ -30,7 +30,7 @@ from typing import Literal, final
 import torch
 
 from assay.data.cache import cache_folder, find_fault, open_entry
-from assay.disk import read_json
+from assay.disk import read_json, sha256_of
 from assay.errors import AssayError
 from assay.native import abi
 from assay.native import compiler as cxx
@@ -244,7 +244,7 @@ def _opened(path: Path) -> str:
     """
     if path.parent == cxx.FOLDER:
         return str(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     _check_owner(path, os.fstat(descriptor))
     name = f"/proc/self/fd/{descriptor}"  # open as long as the process: the loader knows it by name
     return name if os.path.exists(name) else str(path)
@@ -288,12 +288,12 @@ def _digest(path: Path) -> str | None:
     which has the threads and is the oracle, and the check itself.
     """
     try:
-        told = [path.read_bytes(), *(text.encode() for text in (_processor(), torch.__version__))]
-        told += [(cxx.FOLDER / name).read_bytes() for name in _CHECKED_BY]
+        told = [sha256_of(path), _processor(), torch.__version__]
+        told += [sha256_of(cxx.FOLDER / name) for name in _CHECKED_BY]
         _private_folder()
-    except OSError:
+    except (OSError, ValueError):
         return None
-    return hashlib.sha256(b"\0".join(told)).hexdigest()
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()
 
 
 def _kept_faults(kept: Path) -> dict[Part, str] | None:
