@@ -11,6 +11,7 @@ from assay.errors import DivergedError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints, read_state
+from assay.train.kernels import multiplies_bf16
 
 __all__ = ["text"]  # the fixture
 STEPS, CHECKED_FROM = 48, 33  # a spike is judged against at least 32 steps
@@ -18,8 +19,9 @@ FAULTS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "100x": 100.0}
 
 
 def create(text, number, **changes):
-    fields = {"train__steps": STEPS, "train__checkpoint_every": 10, "eval__every": 20} | changes
-    fields["train__backend"] = "torch"  # whose gradients can be spoilt on their way
+    """Make a run, by default of PyTorch, whose gradients can be spoilt on their way."""
+    fields = {"train__steps": STEPS, "train__checkpoint_every": 10, "eval__every": 20}
+    fields |= {"train__backend": "torch"} | changes
     return Run.create(config_of(text, **fields), text.parent / f"run-{number}")
 
 
@@ -53,6 +55,29 @@ def train_with_rate(run, step, factor):
         for report in stretch.go(lambda: False):
             chosen = raised if report.step + 1 == step else usual
             object.__setattr__(optimizers, "parts", chosen)
+
+
+def train_with_weight(run, step, stop_at=None):
+    """Let a weight be no number while one step is computed; stop after another step, if given."""
+    with run.at_work() as stretch:
+        weight = stretch.parts.model.embed.weight
+        sound = weight.detach().clone()
+        for report in stretch.go(lambda: stretch.step == stop_at):
+            if report.step == step - 1:
+                sound = weight.detach().clone()
+                weight.data[0, 0] = math.nan
+            elif report.step == step:
+                weight.data.copy_(sound)
+
+
+def newest_tensors(run):
+    folder = checkpoints(run.folder.checkpoints)[0]
+    for path in sorted(folder.glob("*.safetensors")):
+        yield from load_file(path).values()
+
+
+def rows_of(run):
+    return list(read_rows(run.folder.path / "metrics.jsonl"))
 
 
 def all_finite_on_disk(run):
@@ -92,6 +117,41 @@ def test_a_gradient_that_is_no_number(text, load, record, policy):
         f"faults-{policy}",
         f"{len(cases)} runs, {policy}: nan, inf or -inf in one gradient at a random step",
         f"{named} named step and layer, {clean} of {len(cases)} without a trace in a checkpoint",
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_kernels_keep_nothing_of_a_step_that_was_no_number(
+    native, text, load, record, precision
+):
+    """A weight is no number while one step is computed, as a fault of memory would have it.
+
+    The run goes on to the bits of one that was interrupted after that step, and whose kernels have
+    new memory from there on.
+    """
+    if precision == "bf16" and not multiplies_bf16():
+        pytest.skip("this processor has no products of bfloat16")
+    draw, n, alone = random.Random(3), load(2, 20), 0
+    how = {"train__backend": "native", "train__precision": precision}
+    odd = {"model__d_model": 42, "model__mixer": {"kind": "attention", "n_heads": 3}}
+    odd |= {"model__mlp": {"kind": "swiglu", "d_ff": 37}}
+    for number in range(n):
+        step, ended = draw.randint(2, STEPS - 2), []
+        for name, stop_at in (("whole", None), ("resumed", step + 1)):
+            fields = how | odd | {"train__on_nonfinite": "skip"}
+            run = create(text, f"{number}-{name}", **fields)
+            train_with_weight(run, step, stop_at)
+            if stop_at is not None:
+                list(Run.open(run.folder.path).train())
+            skipped = [row["step"] for row in rows_of(run) if row["kind"] == "skip"]
+            ended.append((skipped, [t.numpy().tobytes() for t in newest_tensors(run)]))
+        alone += ended[0] == ended[1] and ended[0][0] == [step]
+    assert alone == n
+    record(
+        f"faults-kernels-{precision}",
+        f"{n} runs by the kernels in {precision}, a weight NaN while one random step is computed, "
+        "widths that no tile divides",
+        f"{alone} skip that step alone and end in the bits of a run resumed after it",
     )
 
 
