@@ -134,7 +134,7 @@ def test_the_kernels_keep_nothing_of_a_step_that_was_no_number(
     draw, n, alone = random.Random(3), load(2, 20), 0
     how = {"train__backend": "native", "train__precision": precision}
     odd = {"model__d_model": 42, "model__mixer": {"kind": "attention", "n_heads": 3}}
-    odd |= {"model__mlp": {"kind": "swiglu", "d_ff": 37}}
+    text.write_text(text.read_text(encoding="utf-8") + "§", encoding="utf-8")  # 21 characters
     for number in range(n):
         step, ended = draw.randint(2, STEPS - 2), []
         for name, stop_at in (("whole", None), ("resumed", step + 1)):
