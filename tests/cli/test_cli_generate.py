@@ -40,7 +40,7 @@ def test_a_machine_without_a_compiler_is_told_once(assay, trained, monkeypatch):
     result = assay("generate", trained, "-p", "the", "-m", 5)
     build.take(None)
     assert result.status == 0
-    assert result.stderr.count("PyTorch reads the model") == 1
+    assert result.stderr.count("PyTorch computes, which is slower") == 1
 
 
 @pytest.mark.slow

@@ -59,6 +59,15 @@ FAULTS = {
         DECODING,
     ),
 }
+_MUON = "float scale, int32_t bf16, int32_t n_threads) {"
+NO_MEMORY = {
+    "no memory": Fault(
+        "muon.cpp",
+        _MUON,
+        f"{_MUON} return assay::kNoMemory;",
+        frozenset({"muon_fp32", "muon_bf16"}),
+    )
+}
 FAULTS_IN_TILES = {
     "dropped stores": Fault(
         "tiles.h",

@@ -18,6 +18,7 @@ from assay.native.build import at_hand, kernels, read_rate
 from assay.native.compiler import find_compiler
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig
+from patience import wait_until
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_a_compiler_that_hangs_is_ended_with_all_it_started_and_not_asked_again(
     started = (fresh / "started").read_text().split()
     assert len(started) == len(build.cxx.SOURCES)
     for process in started:
-        assert not _runs(int(process))
+        wait_until(lambda: not _runs(int(process)))  # noqa: B023
     build.take(None)
     assert "`assay doctor --kernels` tries again" in kernels().note
     assert (fresh / "started").read_text().split() == started

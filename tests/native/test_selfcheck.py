@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted import FAULTS, FAULTS_IN_TILES, Planted
+from planted import FAULTS, FAULTS_IN_TILES, NO_MEMORY, Planted
 
 import assay
 from assay.native import build, selfcheck
@@ -158,3 +158,18 @@ def test_with_any_fault_a_run_still_ends_with_text_and_says_why_it_is_slower(
         assert "self-check" in trained.stderr
     text = said("generate", "demo", "--prompt", "KING", "--max-new-tokens", "5")
     assert text.stdout.startswith("KING")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("fault", ["no memory", "abort in Muon"])
+def test_a_check_that_had_no_memory_is_made_again_by_the_next_process(
+    planted, tmp_path, monkeypatch, fault
+):
+    """It says nothing of the library; a fault of the library is kept."""
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path))
+    found = build._checked(planted.library((FAULTS | NO_MEMORY)[fault]), renew=False)
+    assert found.lacks("muon_fp32") is not None
+    assert found.lacks("adamw") is None
+    kept = list(build._private_folder().glob("*.json"))
+    assert bool(kept) == (fault != "no memory")

@@ -10,7 +10,6 @@ import typer
 
 from assay.cli.arguments import RunsFolder, tell_apart
 from assay.cli.printable import printable
-from assay.cli.progress import words
 from assay.cli.resume import RunName
 from assay.cli.train import tell_notes
 from assay.errors import ConfigError
@@ -75,17 +74,8 @@ def generate(
     prompts = [*(prompt or []), *_lines_of(prompt_file)] or [""]
     pieces = opened.stream(prompts, sampling=sampling, options=options, stops=stop or ())
     tell_notes(opened)
-    _tell_reader(no_cache=no_cache)
     show = _as_json if as_json else _as_text
     show(prompts, samples, pieces)
-
-
-def _tell_reader(*, no_cache: bool) -> None:
-    """Say, where that is so, that text comes slower than it might."""
-    from assay.native.build import kernels
-
-    if not no_cache and (found := kernels()).library is None:
-        words.print(f"note: PyTorch reads the model, which is slower: {found.note}.")
 
 
 def _sampling_fields(fields: list[str] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from assay.data.cache import cache_folder
 from assay.disk import sha256_of
 from assay.engine.device import free_bytes, matmul_rate, processor_name, settle
+from assay.native import build
 from assay.native import compiler as cxx
 from assay.native.build import at_hand, renewed
 from assay.native.selfcheck import check
@@ -28,6 +29,7 @@ from assay.train.config import TrainConfig
 _EXTRAS = {"board": "tensorboard", "hub": "datasets"}
 _ROOM = 2 << 30  # bytes a training on a text of some size may want for texts and checkpoints
 _MEMORY = 2 << 30
+_IN_TILES = 2  # as `assay_bf16_products` tells
 _FAIR_SHARE = 0.6  # of the speed that another thread should add
 
 
@@ -196,6 +198,10 @@ def _kernels() -> Finding:
         mend = "PyTorch does that. `assay doctor --kernels` prints what a report about it needs."
         return Finding("kernels", f"{found.note}; {wrong}", fine=False, mend=mend, value=True)
     words = f"{found.note}; checked beside PyTorch; they train and write text on the CPU"
+    if build.runs("AMX") and found.library.assay_bf16_products() < _IN_TILES:
+        words = f"{words}; this processor has tiles (AMX), which they do not use"
+        mend = "a newer compiler may know them (GCC 11, Clang 12), or the system keeps them back."
+        return Finding("kernels", words, fine=False, mend=mend, value=True)
     return Finding("kernels", words, value=True)
 
 

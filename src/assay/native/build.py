@@ -52,6 +52,8 @@ _WAIT_S = 20 + cxx.COMPILE_S
 _AGAIN_S = 24 * 3600
 """After which a compiler that failed is tried again unasked."""
 _CHECKED_BY = ("selfcheck.py", "selfcheck_parts.py", "abi.py")
+_PASSING = ("MemoryError", "SIGKILL")
+"""Signs of faults that are not the library's: no memory, or killed. The next one looks again."""
 _CANNOT = (OSError, AssayError, subprocess.SubprocessError)
 
 Part = Literal[
@@ -210,8 +212,12 @@ def _checked(path: Path, *, renew: bool) -> Kernels:
     kept = _private_folder() / f"{digest}.json" if digest else None
     faults = None if renew or kept is None else _kept_faults(kept)
     if faults is None:
-        faults = selfcheck.check(path).faults
-        _keep(kept, {"faults": faults})
+        try:
+            faults = selfcheck.check(path).faults
+        except OSError as error:  # no other process is to be had
+            return Kernels(None, f"the C++ kernels could not be checked ({error})", path=path)
+        if not any(sign in fault for fault in faults.values() for sign in _PASSING):
+            _keep(kept, {"faults": faults})
     if (fault := faults.get("library")) is not None:
         return Kernels(None, f"the C++ kernels failed their self-check ({fault})", path=path)
     try:
