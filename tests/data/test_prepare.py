@@ -199,13 +199,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_entry(folder, cache):
         [sys.executable, "-c", code, folder, cache], capture_output=True, text=True, check=False
     )
     assert "DataError" in ran.stderr
-    assert "cannot write the cache (File too large)" in ran.stderr
+    assert "cannot write the prepared text (File too large)" in ran.stderr
     assert all(path.suffix == ".lock" for path in cache.iterdir())
 
 
 def test_a_cache_that_cannot_be_a_folder_is_one_sentence(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write the cache"):
+    with pytest.raises(DataError, match="cannot write the prepared text"):
         prepare(config_of(folder), tmp_path / "file")
 
 

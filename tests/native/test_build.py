@@ -168,8 +168,10 @@ def test_somebody_who_waits_for_another_process_says_so_and_goes_on(fresh, monke
     build._private_folder()
     with FileLock(entry.with_suffix(".lock")):
         assert kernels().library is None
-    assert "another process has been at work on it" in kernels().note
-    assert "another process is at work on it; waiting for it." in capfd.readouterr().err
+    assert "another process has been making the compiled C++ kernels" in kernels().note
+    assert (
+        "another process makes the compiled C++ kernels; waiting for it" in capfd.readouterr().err
+    )
     assert build._failure(entry) is None  # nothing failed: the next process looks again
 
 

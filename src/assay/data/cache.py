@@ -37,7 +37,11 @@ def cache_folder(given: Path | None) -> Path:
 
 
 def open_entry(
-    entry: Path, build: Callable[[Path], None], *, patience_s: float | None = None
+    entry: Path,
+    build: Callable[[Path], None],
+    *,
+    what: str = "the prepared text",
+    patience_s: float | None = None,
 ) -> str:
     """Make sure that `entry` is there and whole; say how: `found`, `built` or `rebuilt: WHY`.
 
@@ -48,6 +52,7 @@ def open_entry(
     Args:
         entry: The folder.
         build: Writes the files into a folder.
+        what: The entry holds, for messages.
         patience_s: Longest to wait for another process that builds it; None: as long as it takes.
 
     Raises:
@@ -58,7 +63,7 @@ def open_entry(
         return "found"
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(entry, patience_s):
+        with _locked(entry, what, patience_s):
             fault = find_fault(entry)  # another process may have built it meanwhile
             if fault is None:
                 return "found"
@@ -66,14 +71,14 @@ def open_entry(
             _build(entry, build)
     except OSError as error:
         raise DataError(
-            f"{entry.parent}: cannot write the cache ({error.strerror or error}); expected a "
+            f"{entry.parent}: cannot write {what} ({error.strerror or error}); expected a "
             "folder with room. Free some space, or set ASSAY_CACHE to another folder."
         ) from None
     return f"rebuilt: {fault}" if existed else "built"
 
 
 @contextmanager
-def _locked(entry: Path, patience_s: float | None) -> Iterator[None]:
+def _locked(entry: Path, what: str, patience_s: float | None) -> Iterator[None]:
     """Hold the lock of an entry; say so where another process has it for long.
 
     Raises:
@@ -83,13 +88,13 @@ def _locked(entry: Path, patience_s: float | None) -> Iterator[None]:
     try:
         lock.acquire(timeout=_QUIET_S)
     except Timeout:
-        _log.warning("%s: another process is at work on it; waiting for it.", entry)
+        _log.warning("another process makes %s; waiting for it (%s).", what, lock.lock_file)
         try:
             lock.acquire(timeout=-1 if patience_s is None else patience_s)
         except Timeout:
             raise DataError(
-                f"{entry}: another process has been at work on it for over {patience_s:.0f} s; "
-                "expected it to end. If it hangs or was stopped, end it."
+                f"{lock.lock_file}: another process has been making {what} for over "
+                f"{patience_s:.0f} s; expected it to end. If it hangs or was stopped, end it."
             ) from None
     try:
         yield

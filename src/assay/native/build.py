@@ -348,7 +348,7 @@ def _built(compiler: str, *, renew: bool) -> Path:
         (folder / _LIBRARY).chmod(0o700)
 
     try:
-        open_entry(entry, build, patience_s=_WAIT_S)
+        open_entry(entry, build, what="the compiled C++ kernels", patience_s=_WAIT_S)
     except subprocess.SubprocessError as error:
         _keep(_failed(entry), {"why": _why(compiler, error), "time": time.time()})
         raise
