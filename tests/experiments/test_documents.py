@@ -11,7 +11,7 @@ from small_study import TEXT, base_on, finished, outcome, study_of
 from assay.errors import RunError
 from assay.evaluate.by_document import STRETCHES, losses_by_document
 from assay.experiments import report
-from assay.experiments.cell import code_sha256
+from assay.experiments.code import code_sha256
 from assay.experiments.design import Arm, grid
 from assay.experiments.documents import keep_document_losses, over_documents
 from assay.experiments.results import Results

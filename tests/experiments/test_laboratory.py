@@ -9,7 +9,6 @@ from small_study import TEXT
 from tiny_claim import claim_on, panel, training
 
 from assay.errors import RunError
-from assay.experiments.cell import code_sha256
 from assay.experiments.evidence import Evidence, Record, unsealed
 from assay.experiments.keys import Keys
 from assay.experiments.laboratory import Laboratory
@@ -126,29 +125,6 @@ def test_a_name_hangs_on_task_text_and_code(text, monkeypatch):
     assert Keys().of_task(task) != before
     monkeypatch.setattr("assay.experiments.keys.code_of", lambda task: "other")
     assert Keys().of_task(panel()) != "" != before
-
-
-@pytest.mark.slow
-def test_the_code_of_a_task_is_what_it_imports_and_nothing_else(tmp_path, monkeypatch):
-    """A copy of the package: a change far away leaves the hash, one in an import changes it."""
-    import shutil
-
-    import assay.experiments.cell as cell
-
-    root = tmp_path / "assay"
-    shutil.copytree(cell._ROOT, root, ignore=shutil.ignore_patterns("bundled", "__pycache__"))
-    monkeypatch.setattr(cell, "_ROOT", root)
-    fresh = code_sha256.__wrapped__
-    initial, training_code = fresh("assay.experiments.tasks.initial"), fresh()
-    (root / "measure" / "bigram.py").write_text("# another\n")
-    assert fresh("assay.experiments.tasks.initial") == initial
-    assert fresh() == training_code
-    compiled = (next((root / "native").glob(kind)) for kind in ("*.cpp", "*.h"))
-    for changed in (root / "nn" / "norm.py", *compiled):
-        before = fresh("assay.runs.run")
-        changed.write_text(changed.read_text() + "\n")
-        assert fresh("assay.runs.run") != before
-    assert fresh("assay.experiments.tasks.initial") != initial  # it imports nn.norm
 
 
 def test_every_kind_of_task_is_named_once_and_read_back_as_itself():

@@ -11,7 +11,7 @@ from small_study import finished, planned, study_of
 
 from assay.errors import RunError
 from assay.experiments import report
-from assay.experiments.cell import code_sha256
+from assay.experiments.code import code_sha256
 from assay.experiments.design import grid
 from assay.experiments.results import Results
 from assay.experiments.study import Study, _keys, _prepared

@@ -14,7 +14,8 @@ from small_study import FIELDS, TEXT
 
 from assay.config import RunConfig
 from assay.errors import RunError
-from assay.experiments.cell import cell_key, code_sha256
+from assay.experiments.cell import cell_key
+from assay.experiments.code import code_sha256
 from assay.experiments.jobs import Jobs, results_in
 from assay.experiments.work import run_all, run_job
 from assay.runs.run import Run

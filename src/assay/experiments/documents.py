@@ -17,7 +17,7 @@ from assay.engine.device import settle
 from assay.engine.tune import as_it_began
 from assay.errors import RunError
 from assay.evaluate.by_document import DocumentKind, losses_by_document
-from assay.experiments.cell import code_sha256
+from assay.experiments.code import code_sha256
 from assay.experiments.outcome import Outcome
 from assay.experiments.statistics import Interval, multi_bootstrap_interval
 from assay.experiments.written import write_whole

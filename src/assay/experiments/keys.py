@@ -5,7 +5,8 @@ from typing import final
 from assay.config import RunConfig
 from assay.data.config import DataConfig
 from assay.data.prepare import prepare
-from assay.experiments.cell import cell_key, code_sha256
+from assay.experiments.cell import cell_key
+from assay.experiments.code import code_sha256
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.train import Train
 from assay.experiments.written import seal

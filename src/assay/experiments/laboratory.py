@@ -16,8 +16,8 @@ import torch
 from assay.config import RunConfig
 from assay.errors import ConfigError, RunError
 from assay.experiments.as_ended import check_as_ended
-from assay.experiments.cell import code_sha256
 from assay.experiments.claim import Budget, Claim
+from assay.experiments.code import code_sha256
 from assay.experiments.evidence import Evidence, Record
 from assay.experiments.jobs import Job, Jobs, results_in
 from assay.experiments.keys import Keys

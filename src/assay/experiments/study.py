@@ -20,7 +20,8 @@ from assay.data.config import DataConfig
 from assay.data.prepare import Dataset, prepare
 from assay.errors import ConfigError, RunError
 from assay.experiments.as_ended import check_as_ended
-from assay.experiments.cell import cell_key, code_sha256
+from assay.experiments.cell import cell_key
+from assay.experiments.code import code_sha256
 from assay.experiments.compare import Comparison, compare
 from assay.experiments.design import Arm, Design
 from assay.experiments.documents import over_documents
