@@ -133,7 +133,8 @@ void share_rows(int n_out, Team team, F f) {
 }
 
 // Some rows of the outputs.
-void linear(const Matrix& m, const float* x, const Operand& operand, int count, float* out, bool add, Rows rows) {
+void linear(const Matrix& m, const float* x, [[maybe_unused]] const Operand& operand, int count, float* out, bool add,
+            Rows rows) {
   const auto [first, last] = rows;
   const Target to{out, m.n_out, add, m.scale, m.bias};
 #ifdef ASSAY_DOTS
