@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from programs import Tiles, compiled, why_no_tiles
+from programs import Tiles, compiled, compiler_in, why_no_tiles
 
+from assay.native.compiler import find_compiler
 from patience import HANG_S
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory, worker_id):
-    """The folder of an unpacked wheel, built once for all processes of pytest, and its name."""
+    """The folder of an unpacked wheel, built once for all processes of pytest, and its name.
+
+    Beside it is `warnings`: what the compiler said.
+    """
     root = tmp_path_factory.getbasetemp()
     folder = (root if worker_id == "master" else root.parent) / "wheel"
     with FileLock(folder.with_suffix(".lock")):
@@ -23,14 +28,30 @@ def wheel(tmp_path_factory, worker_id):
             left_out = shutil.ignore_patterns(".*", "__pycache__", "results", "paper")
             shutil.copytree(ROOT, folder / "source", ignore=left_out)
             build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+            environment = os.environ | _tells_in(folder)
             subprocess.run(
-                build, cwd=folder / "source", check=True, capture_output=True, timeout=HANG_S
+                build,
+                cwd=folder / "source",
+                env=environment,
+                check=True,
+                capture_output=True,
+                timeout=HANG_S,
             )
             (path,) = folder.glob("*.whl")
             zipfile.ZipFile(path).extractall(folder / "unpacked")
             (folder / "unpacked").rename(folder / "installed")
     (path,) = folder.glob("*.whl")
     return folder / "installed", path.name
+
+
+def _tells_in(folder):
+    """Let a compiler, if there is one, write what it says into a file of a folder too."""
+    (folder / "warnings").touch()
+    if (compiler := find_compiler()) is None:
+        return {}
+    said, all_said = f'"{folder}/said-$$"', f'"{folder}/warnings"'
+    command = f'{compiler} "$@" 2> {said}\nstatus=$?\ntee -a {all_said} < {said} >&2'
+    return {"CXX": compiler_in(folder, f"{command}\nrm {said}\nexit $status")}
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,8 @@ void strips(const Matrix& m, const float* x, int count, const Target& to, int fi
 }
 
 // Gets entries ready for products with weights like `m`; after it threads meet.
-void prepare(const Matrix& m, const float* x, int count, Operand& operand, Team team) {
+void prepare([[maybe_unused]] const Matrix& m, [[maybe_unused]] const float* x, [[maybe_unused]] int count,
+             [[maybe_unused]] Operand& operand, [[maybe_unused]] Team team) {
 #ifdef ASSAY_DOTS
   if (m.kind == kFloat32) return;
   operand.take_in(x, count, m.kind == kInt8, team);
@@ -132,7 +133,8 @@ void share_rows(int n_out, Team team, F f) {
 }
 
 // Some rows of the outputs.
-void linear(const Matrix& m, const float* x, const Operand& operand, int count, float* out, bool add, Rows rows) {
+void linear(const Matrix& m, const float* x, [[maybe_unused]] const Operand& operand, int count, float* out, bool add,
+            Rows rows) {
   const auto [first, last] = rows;
   const Target to{out, m.n_out, add, m.scale, m.bias};
 #ifdef ASSAY_DOTS

@@ -10,7 +10,13 @@
 #include <vector>
 
 #ifdef __AVX2__
+#pragma GCC diagnostic push
+#ifndef __clang__  // GCC before 13 warns of its own intrinsics (its bug 105593)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
