@@ -1,6 +1,7 @@
 """The kernels' self-check sees each planted fault, and PyTorch does what failed."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -173,3 +174,24 @@ def test_a_check_that_had_no_memory_is_made_again_by_the_next_process(
     assert found.lacks("adamw") is None
     kept = list(build._private_folder().glob("*.json"))
     assert bool(kept) == (fault != "no memory")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="wheels have several libraries on x86")
+def test_a_faulty_library_of_a_wheel_gives_way_to_that_of_an_older_processor(planted, tmp_path):
+    installed = shutil.copytree(
+        Path(assay.__file__).parent, tmp_path / "assay", ignore=shutil.ignore_patterns("*.so")
+    )
+    best = installed / "native" / f"kernels-{build._runnable()[0]}.so"
+    shutil.copy(planted.library(FAULTS["abort in Muon"]), best)
+    environment = {"PYTHONPATH": str(tmp_path), "ASSAY_CACHE": str(tmp_path / "cache")}
+
+    def said():
+        code = "from assay.native.build import kernels; print(kernels().note, kernels().faults)"
+        command = [sys.executable, "-c", code]
+        return subprocess.check_output(command, env=os.environ | environment, text=True)
+
+    assert "'muon_fp32': 'ended by SIGABRT'" in said()
+    shutil.copy(planted.library(None, "DEFAULT"), best.with_name("kernels-DEFAULT.so"))
+    assert "vectors of 128 bits" in said()

@@ -136,9 +136,14 @@ def renewed() -> Kernels:
 
 def _find(*, renew: bool = False) -> Kernels:
     """Return the first shipped library without a fault, or else compile one."""
-    shipped = [_checked(path, renew=renew) for path in _shipped()]
-    if shipped:
-        return next((one for one in shipped if one.library and not one.faults), shipped[0])
+    first: Kernels | None = None
+    for path in _shipped():
+        found = _checked(path, renew=renew)
+        if found.library is not None and not found.faults:
+            return found
+        first = first or found
+    if first is not None:
+        return first
     compiler = cxx.find_compiler()
     if compiler is None:
         return Kernels(None, "no C++ compiler was found (g++ or clang++)")
