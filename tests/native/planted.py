@@ -61,9 +61,7 @@ def compiled(folder: Path, fault: str, target: tuple[str, ...] | None = None) ->
     compiler = cxx.find_compiler()
     command = cxx.command_of(compiler, cxx.version_of(compiler), target or cxx.native())
     objects = [(path, path.with_suffix(".o")) for path in sorted(sources.glob("*.cpp"))]
-    compiling = [
-        subprocess.Popen([*command, "-O1", "-c", path, "-o", to]) for path, to in objects
-    ]
+    compiling = [subprocess.Popen([*command, "-O1", "-c", path, "-o", to]) for path, to in objects]
     assert not any(process.wait() for process in compiling)
     library = folder / "kernels.so"
     linked = [compiler, "-shared", *(to for _, to in objects), "-o", library]

@@ -98,7 +98,7 @@ struct Model {
 void train(int block, int bf16) {
   Model model(block);
   std::deque<std::vector<float>> first;
-  for (int threads : {1, kThreads, kThreads}) {  // a pass has memory for as many
+  for (int threads : {1, kThreads}) {  // a pass has memory for as many
     void* pass = nullptr;
     expect(assay_pass_new(&model.whole, bf16, threads, &pass) == 0, "a pass was not made");
     for (float dropout : {0.0f, 0.25f}) {

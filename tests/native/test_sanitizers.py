@@ -19,6 +19,7 @@ from assay.native import compiler as cxx
 from assay.native.build import runs
 
 TESTS = Path(__file__).parents[1]
+WATCHED = Path(__file__).with_name("watched.py")
 FILES = (
     "train/test_kernels.py",
     "train/test_muon.py",
@@ -26,9 +27,18 @@ FILES = (
     "train/test_dropout.py",
     "decode/test_program.py",
 )
-SELECTED = "not vocabulary and not longer_than and not scale and not token_by_token and not cut"
-"""All but what takes longest."""
-WATCHED = ("-O0", "-g1", "-D_GLIBCXX_ASSERTIONS", "-fno-omit-frame-pointer")
+WITH_KERNELS = """
+import sys
+from pathlib import Path
+import pytest
+from assay.native import build
+build.take(build.loaded(Path(sys.argv[1])))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[2:]]))
+"""
+"""Runs pytest with the library that is named first."""
+SELECTED = "not vocabulary and not longer_than and not scale and not token_by_token and not bits"
+"""All but what takes longest, and what tells one number of threads from another."""
+FLAGS = ("-O0", "-g1", "-D_GLIBCXX_ASSERTIONS", "-fno-omit-frame-pointer")
 """GCC takes four times as long with -O1."""
 FOR_MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -52,13 +62,13 @@ def runtime(name):
     return path
 
 
-def watched(library, *arguments, preload, **environment):
-    """Run watched.py and return how it ended."""
+def watched(*command, preload, **environment):
+    """Run Python with so many words of a command, and return how it ended."""
     source = str(Path(cxx.FOLDER).parents[1])
     paths = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
     environment |= {"LD_PRELOAD": " ".join(map(str, preload)), "PYTHONPATH": paths}
     return subprocess.run(
-        [sys.executable, Path(__file__).with_name("watched.py"), library, *arguments],
+        [sys.executable, *command],
         env=os.environ | environment,
         cwd=TESTS.parent,
         capture_output=True,
@@ -67,8 +77,8 @@ def watched(library, *arguments, preload, **environment):
     )
 
 
-def passes(library, *arguments, note="", **how):
-    done = watched(library, *arguments, **how)
+def passes(*command, note="", **how):
+    done = watched(*command, **how)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     assert note in done.stdout
 
@@ -99,7 +109,7 @@ def for_memory(tmp_path_factory):
         if target not in made:
             path = tmp_path_factory.mktemp(target) / "kernels.so"
             command = cxx.command_of(gcc(), cxx.version_of(gcc()), cxx.TARGETS[target])
-            cxx.compile_to(path, [*command, *WATCHED, *FOR_MEMORY], 280)
+            cxx.compile_to(path, [*command, *FLAGS, *FOR_MEMORY], 280)
             path.chmod(0o700)
             made[target] = path
         return made[target]
@@ -117,23 +127,22 @@ def under_sanitizers(others=()):
 @pytest.mark.parametrize("target", cxx.shipped_targets())
 def test_nothing_the_self_check_does_is_out_of_bounds_or_undefined(for_memory, request, target):
     how = under_sanitizers(emulated(target, request))
-    passes(for_memory(target), "check", note=NOTES.get(target, ""), **how)
+    passes(WATCHED, for_memory(target), "check", note=NOTES.get(target, ""), **how)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_that_training_and_decoding_do_is_out_of_bounds_or_undefined(for_memory):
     target = next(name for name in cxx.shipped_targets() if name != "AMX" and runs(name))
-    files = (str(TESTS / file) for file in FILES)
-    passes(
-        for_memory(target), "tests", "-k", SELECTED, *files, note="passed", **under_sanitizers()
-    )
+    command = ("-c", WITH_KERNELS, for_memory(target), "-k", SELECTED)
+    files = (TESTS / file for file in FILES)
+    passes(*command, *files, note=" passed", **under_sanitizers())
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_addresses_beyond_a_tensor_of_pytorch_are_seen(for_memory):
-    done = watched(for_memory("DEFAULT"), "trespass", **under_sanitizers())
+    done = watched(WATCHED, for_memory("DEFAULT"), "trespass", **under_sanitizers())
     assert "heap-buffer-overflow" in done.stderr
     assert done.returncode != 0
 
@@ -165,15 +174,16 @@ def test_no_operand_is_read_or_written_beyond_its_ends(
     guard, wheel, request, tmp_path, target, where
 ):
     library, preload = shipped(wheel, target, tmp_path), [guard, *emulated(target, request)]
-    passes(library, "check", note=NOTES.get(target, ""), preload=preload, ASSAY_GUARD=where)
+    note = NOTES.get(target, "")
+    passes(WATCHED, library, "check", note=note, preload=preload, ASSAY_GUARD=where)
 
 
 @pytest.mark.slow
 def test_a_page_behind_an_operand_ends_who_reads_on(guard, wheel, tmp_path):
     library = shipped(wheel, "DEFAULT", tmp_path)
-    done = watched(library, "trespass", preload=[guard])
+    done = watched(WATCHED, library, "trespass", preload=[guard])
     assert -done.returncode == 11, done.stderr  # SIGSEGV
-    assert watched(library, "trespass", preload=[]).returncode == 0
+    assert watched(WATCHED, library, "trespass", preload=[]).returncode == 0
 
 
 # --- ThreadSanitizer
@@ -188,7 +198,7 @@ def test_threads_do_not_race(tmp_path, monkeypatch, source):
     runtime("libtsan")
     target = next(name for name in cxx.shipped_targets() if name != "AMX" and runs(name))
     others = cxx.SOURCES if source == "races.cpp" else ()
-    flags = ("-O1", "-g1", "-fsanitize=thread", "-DASSAY_WATCHED", *others)
+    flags = ("-O1", "-g1", "-fsanitize=thread", *others)
     program = compiled(source, tmp_path / "program", "without OpenMP", target, *flags)
     done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[:6000]

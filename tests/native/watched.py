@@ -1,8 +1,7 @@
 """Runs kernels in a process that is watched: by sanitizers, or by pages that nobody may touch.
 
-python watched.py LIBRARY check            the self-check, and operands that end where memory does
-python watched.py LIBRARY tests ARGUMENT.. pytest, with these kernels
-python watched.py LIBRARY trespass         reads a number beyond a tensor, to be ended for it
+python watched.py LIBRARY check      the self-check, and operands that end where memory does
+python watched.py LIBRARY trespass   reads a number beyond a tensor, to be ended for it
 
 Prints what the kernels are, and what is wrong; ends with a status then.
 """
@@ -12,7 +11,6 @@ import itertools
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from assay.decode import program
@@ -88,13 +86,11 @@ def trespass(kernels):
     kernels.library.assay_product(ctypes.byref(job))
 
 
-def main(path, what, *arguments):
+def main(path, what):
     torch.set_num_threads(1)
     kernels = build.loaded(Path(path))
     build.take(kernels)
     print(kernels.note, flush=True)
-    if what == "tests":
-        sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *arguments]))
     {"check": check, "trespass": trespass}[what](kernels)
 
 
