@@ -9,6 +9,7 @@ Peers stand beside assay in decoding.py. All variants take turns in one process;
 medians over rounds. `drafts` needs ASSAY_DATA, whose stories260K/ it lets write.
 """
 
+import ctypes
 import itertools
 import os
 import statistics
@@ -27,7 +28,7 @@ from assay.decode.program import Feed, Program
 from assay.decode.weights import Weights
 from assay.generate import GenerateOptions, generate
 from assay.hf.llama2c import load_llama2c
-from assay.native.build import kernels, read_rate
+from assay.native.build import kernels
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig, sample
 
@@ -35,6 +36,21 @@ SHAPES = {"GPT-2 small": presets.gpt2(), "L4 d128 V2048": ModelConfig(vocab_size
 KINDS = get_args(Weights)
 PASSES = ((1, 1), (1, 4), (1, 8), (16, 1), (1, 128))  # rows, tokens of each
 ROUNDS = 9
+
+
+def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:
+    """Measure the bytes per second that all threads together read from memory; None without."""
+    library = kernels().library
+    if library is None:
+        return None
+    buffer, best, total = torch.ones(n_bytes // 4), float("inf"), ctypes.c_double()
+    for _ in range(rounds):
+        began = time.perf_counter()
+        library.assay_read(
+            buffer.data_ptr(), buffer.numel(), torch.get_num_threads(), ctypes.byref(total)
+        )
+        best = min(best, time.perf_counter() - began)
+    return buffer.nbytes / best
 
 
 def medians(variants: Mapping[Hashable, Callable[[], object]]) -> dict[Hashable, float]:

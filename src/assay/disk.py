@@ -190,6 +190,21 @@ def check_header(path: Path, most: int = HEADER_BYTES) -> int:
     return length
 
 
+def check_owner(path: Path, found: os.stat_result) -> None:
+    """Refuse what another user owns or may write.
+
+    Raises:
+        OSError: If so.
+    """
+    if found.st_uid not in (os.geteuid(), 0):
+        raise OSError(
+            f"{path} belongs to user {found.st_uid}; expected you or root. Set ASSAY_CACHE to a "
+            "folder of your own"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OSError(f"{path} can be written by others; expected by you alone (chmod go-w)")
+
+
 def leads_out(folder: Path, *, also: Iterable[Path] = ()) -> Path | None:
     """Return the first thing in `folder` that is no file, no folder and no link to one inside it.
 

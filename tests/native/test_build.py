@@ -14,7 +14,7 @@ from assay.data.cache import open_entry
 from assay.engine.doctor import examine
 from assay.generate import GenerateOptions, generate
 from assay.native import build
-from assay.native.build import at_hand, kernels, read_rate
+from assay.native.build import at_hand, kernels
 from assay.native.compiler import find_compiler
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig
@@ -85,7 +85,6 @@ def test_without_a_compiler_pytorch_reads_and_the_reason_is_told(
     monkeypatch.setenv("CXX", compiler)
     assert kernels().library is None
     assert note in kernels().note
-    assert read_rate() is None
     run = generate(
         GPT.create(ModelConfig(vocab_size=37)),
         [[1, 2]],
@@ -276,7 +275,3 @@ def test_a_pytorch_that_tells_less_of_the_processor_is_enough(monkeypatch, capab
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert build._runnable() == [capability, "DEFAULT"]
     assert not build.runs("AVX512")
-
-
-def test_reading_is_timed(native):
-    assert 1e8 < read_rate(1 << 22, rounds=2) < 1e13

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted import FAULTS, FAULTS_IN_TILES, NO_MEMORY, Planted
+from faulty_kernels import FAULTS, FAULTS_IN_TILES, NO_MEMORY, Planted
 
 import assay
+from assay.engine.kernel_parts import CHECKS
 from assay.native import build, selfcheck
 from assay.native.build import Kernels, kernels
 from assay.native.compiler import find_compiler
-from assay.native.selfcheck_parts import CHECKS
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.config import TrainConfig

@@ -21,7 +21,6 @@ _COMPILED = ("*.cpp", "*.h")  # beside a module that is imported
 _TRAINING = "assay.runs.run"
 SHOWS_ONLY = (
     "native/selfcheck.py",
-    "native/selfcheck_parts.py",
     "runs/board.py",
     "runs/curve.py",
     "source.py",

@@ -30,7 +30,7 @@ from typing import Literal, final
 import torch
 
 from assay.data.cache import cache_folder, find_fault, open_entry
-from assay.disk import read_json, sha256_of
+from assay.disk import check_owner, read_json, sha256_of
 from assay.errors import AssayError
 from assay.native import abi
 from assay.native import compiler as cxx
@@ -51,7 +51,9 @@ _WAIT_S = 20 + cxx.COMPILE_S
 """For another process that compiles them: as long as it may take, and a little."""
 _AGAIN_S = 24 * 3600
 """After which a compiler that failed is tried again unasked."""
-_CHECKED_BY = ("selfcheck.py", "selfcheck_parts.py", "abi.py")
+PROGRAM = "assay.engine.kernel_parts"
+"""What a child process runs to check the kernels: by name, since it trains and decodes."""
+_CHECKED_BY = ("abi.py", "selfcheck.py", "../engine/kernel_parts.py")
 _PASSING = ("MemoryError", "SIGKILL")
 """Signs of faults that are not the library's: no memory, or killed. The next one looks again."""
 _CANNOT = (OSError, AssayError, subprocess.SubprocessError)
@@ -256,24 +258,9 @@ def _opened(path: Path) -> str:
     if path.parent == cxx.FOLDER:
         return str(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    _check_owner(path, os.fstat(descriptor))
+    check_owner(path, os.fstat(descriptor))
     name = f"/proc/self/fd/{descriptor}"  # open as long as the process: the loader knows it by name
     return name if os.path.exists(name) else str(path)
-
-
-def _check_owner(path: Path, found: os.stat_result) -> None:
-    """Refuse what another user owns or may write.
-
-    Raises:
-        OSError: If so.
-    """
-    if found.st_uid not in (os.geteuid(), 0):
-        raise OSError(
-            f"{path} belongs to user {found.st_uid}; expected you or root. Set ASSAY_CACHE to a "
-            "folder of your own"
-        )
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise OSError(f"{path} can be written by others; expected by you alone (chmod go-w)")
 
 
 def _private_folder() -> Path:
@@ -288,7 +275,7 @@ def _private_folder() -> Path:
     if found.st_uid == os.geteuid() and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         folder.chmod(0o700)
         found = folder.stat()
-    _check_owner(folder, found)
+    check_owner(folder, found)
     return folder
 
 
@@ -311,7 +298,7 @@ def _kept_faults(kept: Path) -> dict[Part, str] | None:
     """Return the faults that an earlier process found, or None if it left no word of them."""
     try:
         faults = read_json(kept, 1 << 16)["faults"]
-        _check_owner(kept, kept.stat())
+        check_owner(kept, kept.stat())
         return faults if isinstance(faults, dict) else None
     except (OSError, ValueError, KeyError):
         return None
@@ -358,7 +345,7 @@ def _built(compiler: str, *, renew: bool) -> Path:
         _keep(_failed(entry), {"why": _why(compiler, error), "time": time.time()})
         raise
     _failed(entry).unlink(missing_ok=True)
-    _check_owner(entry, entry.stat())
+    check_owner(entry, entry.stat())
     return entry
 
 
@@ -405,18 +392,3 @@ def _processor() -> str:
         return f"{platform.machine()} {platform.processor()}"
     told = (line for line in lines if line.lower().startswith(("model name", "flags", "features")))
     return "\n".join(sorted(set(told)))
-
-
-def read_rate(n_bytes: int = 1 << 28, *, rounds: int = 7) -> float | None:
-    """Measure the bytes per second that all threads together read from memory; None without."""
-    library = kernels().library
-    if library is None:
-        return None
-    buffer, best, total = torch.ones(n_bytes // 4), float("inf"), ctypes.c_double()
-    for _ in range(rounds):
-        began = time.perf_counter()
-        library.assay_read(
-            buffer.data_ptr(), buffer.numel(), torch.get_num_threads(), ctypes.byref(total)
-        )
-        best = min(best, time.perf_counter() - began)
-    return buffer.nbytes / best

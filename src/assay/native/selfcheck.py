@@ -10,7 +10,7 @@ PyTorch does the part (`native/build.py`).
 
 import contextlib
 import faulthandler
-import gc
+import importlib
 import json
 import os
 import select
@@ -21,20 +21,34 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import final, get_args
 
-import torch
-
-from assay.native import build
-from assay.native.build import Kernels, Part
-from assay.native.selfcheck_parts import CHECKS, Finding
+from assay.native.build import PROGRAM, Part
 
 _CPU_S = 30
 """Processor time after which a child hangs, of a second that it needs."""
 _WALL_S = 90.0
 """The same by the clock, for threads that wait for each other without end."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of one part.
+
+    Attributes:
+        error: The largest found; None where a part ended before it told.
+        bound: Of it.
+        fault: What is wrong, in a few words; empty if nothing is.
+        elapsed_s: Wall-clock time.
+    """
+
+    error: float | None = None
+    bound: float | None = None
+    fault: str = ""
+    elapsed_s: float = 0.0
 
 
 @final
@@ -68,7 +82,7 @@ def check(path: Path) -> Verdict:
 
 def _tried(path: Path, start: "Callable[[Path, Sequence[Part]], _Child]") -> Verdict:
     findings: dict[Part, Finding] = {}
-    todo = list(CHECKS)
+    todo = list(get_args(Part))
     while todo:
         with start(path, todo) as child:
             for part, found in child.findings():
@@ -157,7 +171,8 @@ def _forked(path: Path, parts: Sequence[Part]) -> _Child:
     if pid == 0:
         try:
             _contain()
-            thread = threading.Thread(target=_run, args=(path, parts, writing))
+            program = importlib.import_module(PROGRAM)
+            thread = threading.Thread(target=program.run, args=(path, parts, writing))
             thread.start()
             thread.join()
         finally:
@@ -189,7 +204,7 @@ def _spawned(path: Path, parts: Sequence[Part]) -> _Child:
 def run(path: str, parts: Sequence[Part], lines: int) -> None:
     """Try parts in this process, which is a new one, and write what was found."""
     _contain()
-    _run(Path(path), parts, lines)
+    importlib.import_module(PROGRAM).run(Path(path), parts, lines)
 
 
 def _contain() -> None:
@@ -207,24 +222,3 @@ def _contain() -> None:
         resource.setrlimit(
             limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
         )
-
-
-def _run(path: Path, parts: Sequence[Part], lines: int) -> None:
-    gc.disable()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float32)
-    kernels: Kernels | None = None
-    for part in parts:
-        began = time.monotonic()
-        try:
-            if kernels is None:
-                kernels = build.loaded(path)
-                build.take(kernels)
-            found = CHECKS[part](kernels)
-        except Exception as error:  # which the parent is to hear of, whatever it is
-            found = Finding(fault=f"{type(error).__name__}: {error}"[:300])
-        row = None
-        if found is not None:
-            found = replace(found, elapsed_s=time.monotonic() - began)
-            row = asdict(found)
-        os.write(lines, (json.dumps([part, row]) + "\n").encode())

@@ -1,4 +1,6 @@
-"""The parts of the kernels' self-check: what each computes, beside PyTorch in float64.
+"""The program of the kernels' self-check: what each part computes, beside PyTorch in float64.
+
+A child process runs it (`native/selfcheck.py`); nobody else imports it but tests.
 
 Every size is a multiple of no vector's and no tile's, since a library errs at edges first.
 
@@ -9,11 +11,16 @@ import contextlib
 import copy
 import ctypes
 import functools
+import gc
 import itertools
+import json
 import math
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +29,9 @@ from assay.decode.options import Extent
 from assay.decode.packed import PackedModel
 from assay.decode.ragged import RaggedReader
 from assay.decode.weights import Weights
-from assay.native import abi
+from assay.native import abi, build
 from assay.native.build import Kernels, Part
+from assay.native.selfcheck import Finding
 from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
@@ -38,22 +46,26 @@ Errors = Iterator[tuple[str, float, float]]
 """What was compared, the error, and its bound."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What came of one part.
-
-    Attributes:
-        error: The largest found; None where a part ended before it told.
-        bound: Of it.
-        fault: What is wrong, in a few words; empty if nothing is.
-        elapsed_s: Wall-clock time.
-    """
-
-    error: float | None = None
-    bound: float | None = None
-    fault: str = ""
-    elapsed_s: float = 0.0
+def run(path: Path, parts: Sequence[Part], lines: int) -> None:
+    """Try parts of a library, in this process, and write a line of JSON about each."""
+    gc.disable()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    kernels: Kernels | None = None
+    for part in parts:
+        began = time.monotonic()
+        try:
+            if kernels is None:
+                kernels = build.loaded(path)
+                build.take(kernels)
+            found = CHECKS[part](kernels)
+        except Exception as error:  # which the parent is to hear of, whatever it is
+            found = Finding(fault=f"{type(error).__name__}: {error}"[:300])
+        row = None
+        if found is not None:
+            found = replace(found, elapsed_s=time.monotonic() - began)
+            row = asdict(found)
+        os.write(lines, (json.dumps([part, row]) + "\n").encode())
 
 
 def _judged(errors: Errors) -> Finding:
