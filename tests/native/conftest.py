@@ -60,7 +60,7 @@ def emulator(tmp_path_factory):
     if (reason := why_no_tiles()) is not None:
         pytest.skip(reason)
     path = tmp_path_factory.mktemp("amx") / "emulator.so"
-    return compiled("amx_emulator.cpp", path, None, "AVX512", "-shared", "-ldl")
+    return compiled("amx_emulator.cpp", path, None, "AVX512", "-shared", "-ldl", "-w")
 
 
 @pytest.fixture

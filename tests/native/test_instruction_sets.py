@@ -34,11 +34,11 @@ def note_of(environment):
     )
 
 
-def passes(file, *chosen, **environment):
-    """Run the tests of a file, or those chosen."""
+def passes(files, *chosen, **environment):
+    """Run the tests of some files, or those chosen."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, *chosen, str(TESTS / file)],
+        [*command, *chosen, *(str(TESTS / file) for file in files)],
         env=os.environ | environment,
         cwd=TESTS.parent,
         capture_output=True,
@@ -58,7 +58,7 @@ def test_what_an_older_processor_computes_is_right_too(wheel, tmp_path, name, fi
     folder = of_an_older(wheel[0], tmp_path, name)
     installed = {"PYTHONPATH": str(folder), "CXX": "/nowhere/g++"}
     assert f"vectors of {WIDTHS.get(name, 512)} bits" in note_of(installed)
-    passes(file, **installed)
+    passes([file], **installed)
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_what_tiles_compute_is_right_too(tiles, wheel, tmp_path):
     folder = with_one_library(wheel[0], tmp_path, "AMX")
     installed = {"PYTHONPATH": str(folder), "CXX": "/nowhere/g++", **tiles.environment}
     assert "bfloat16 multiplied in tiles" in note_of(installed)
-    passes("-k", "not vocabulary", **installed)  # it takes as long as all the others
+    passes(FILES, "-k", "not vocabulary", **installed)  # it takes as long as all the others
     assert tiles.were_used(1_000_000)
 
 
@@ -76,5 +76,4 @@ def test_what_tiles_compute_is_right_too(tiles, wheel, tmp_path):
 def test_what_threads_of_our_own_compute_is_right_too(tmp_path):
     compiler = f'[ "$1" = --version ] && echo without OpenMP || exec {find_compiler()} "$@" -O1'
     own = {"CXX": compiler_in(tmp_path, compiler), "ASSAY_CACHE": str(tmp_path / "cache")}
-    for file in FILES:  # which share what was compiled
-        passes(file, "-k", "thread", **own)
+    passes(FILES, "-k", "thread", **own)
