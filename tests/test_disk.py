@@ -157,6 +157,7 @@ def test_lines_come_out_of_gzip_as_they_went_in(tmp_path_factory, lines):
         (gzip.compress(b"0\n") + b"more", "expected a whole gzip file"),
         (b"0" * ((1 << 20) + 1), "bytes found; expected at most 1048576"),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )
 def test_what_is_no_small_whole_gzip_file_is_refused_before_it_takes_memory(
     tmp_path, content, said
