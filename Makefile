@@ -22,7 +22,7 @@ test: $(VENV)/.developed
 slow: $(VENV)/.developed
 	$(PYTEST) -m slow
 
-# The same tests of tests/torture as in `slow`, at full load: about an hour. Writes docs/reliability.md.
+# The same tests of tests/torture as in `slow`, at full load: over two hours. Writes docs/reliability.md.
 torture: $(VENV)/.developed
 	$(PYTEST) tests/torture --torture --deselect tests/torture/test_torture_page.py
 	$(BIN)/python tests/torture/reliability_page.py
