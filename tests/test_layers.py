@@ -8,7 +8,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LAYERS = [
-    {"errors", "source", "schema", "disk"},
+    {"errors", "source", "schema", "disk", "family"},
     {"nn"},
     {"presets", "count", "sampling"},
     {"generate", "decode", "recording", "native", "data", "measure", "hf"},

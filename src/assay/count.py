@@ -11,17 +11,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from assay.errors import ConfigError
-from assay.nn.mixer import MixerConfig
-from assay.nn.model import ModelConfig
-from assay.nn.norm import NormConfig
+from assay.nn.model import GPT, ModelConfig
 
 Kernel = Literal["dense", "causal"]
 """`dense` computes all T² scores and masks some; `causal` only those that the mask leaves visible,
 T (T + 1) / 2 of them, or fewer under a window."""
 
-_AFFINE_VECTORS = {"none": 0, "scale": 1, "scale_shift": 2}
 _FP32_BYTES, _BF16_BYTES = 4, 2
+NOT_COUNTED = "not counted"
+"""What stands in place of a number that no variant says."""
+
+
+class UncountedError(ConfigError):
+    """A variant does not say what it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +232,32 @@ def count(config: ModelConfig, *, seq_len: int | None = None) -> Count:
     Raises:
         ConfigError: If the vocabulary is not known, or `seq_len` is below 1 or beyond a learned
             table.
+        UncountedError: If a variant does not say what it costs.
     """
     n_tokens = config.max_seq_len if seq_len is None else seq_len
     _check_length(config, n_tokens)
-    window = config.mixer.window
+    window = config.window
     return Count(
         seq_len=n_tokens,
         parts=tuple(_parts(config, n_tokens)),
         visible_pairs=_visible_pairs(n_tokens, window),
-        kv_numbers=2 * config.n_layers * _kv_width(config),
+        kv_numbers=2 * config.n_layers * config.n_kv_heads * config.d_head,
         cached_tokens=n_tokens if window is None else min(n_tokens, window),
     )
+
+
+def count_or_none(config: ModelConfig, *, seq_len: int | None = None) -> Count | None:
+    """Count as `count` does; None where a variant does not say what it costs."""
+    try:
+        return count(config, seq_len=seq_len)
+    except UncountedError:
+        return None
+
+
+def built_parameters(config: ModelConfig) -> int:
+    """Return N of any model, by building it without memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
 def attention_overtakes_at(config: ModelConfig, *, kernel: Kernel = "dense") -> float | None:
@@ -246,14 +266,14 @@ def attention_overtakes_at(config: ModelConfig, *, kernel: Kernel = "dense") -> 
     It is 6 D for the standard block with dense attention. None where that never happens: without
     attention, or with a causal kernel under a narrow window.
     """
-    if not config.mixer.n_heads:
+    if not config.n_heads:
         return None
     one = count(config, seq_len=1)
     rest = sum(part.matrix_flops for part in one.parts if part.name != "unembed")
     scores = rest / one.score_flops  # per token, at the crossing
     if kernel == "dense":
         return scores
-    window = config.mixer.window
+    window = config.window
     if window is None or 2 * scores - 1 <= window:
         return 2 * scores - 1  # (T + 1) / 2 scores per token
     if window <= scores:
@@ -297,63 +317,71 @@ def tying_region(
 
 
 def _parts(config: ModelConfig, n_tokens: int) -> Iterator[Part]:
+    """Yield the parts in the order of the forward pass, norms before what they belong to."""
     d_model, n_layers, vocab = config.d_model, config.n_layers, config.vocab
-    norm = _norm_parameters(config.norm, d_model)
+    norm = _counted(config, "norm", config.norm.num_params(d_model))
+    names = config.block.norms(mixes=config.mixer.mixes)
     output = vocab * d_model
     yield Part("embed", 1, output)
-    if config.position.kind == "learned":
-        yield Part("position", 1, config.max_seq_len * d_model)
+    if position := _position(config):
+        yield Part("position", 1, position)
     if config.block.embed_norm:
         yield Part("embed_norm", 1, norm)
-    if config.mixer.n_heads:
-        yield Part("blocks.*.mixer_norm", n_layers, n_layers * norm)
-        yield _attention(config, n_tokens)
-    yield Part("blocks.*.mlp_norm", n_layers, n_layers * norm)
+    for name in names:
+        if name.startswith("mixer"):
+            yield Part(f"blocks.*.{name}", n_layers, n_layers * norm)
+    if config.mixer.mixes:
+        yield _mixer(config, n_tokens)
+    for name in names:
+        if not name.startswith("mixer"):
+            yield Part(f"blocks.*.{name}", n_layers, n_layers * norm)
     yield _mlp(config, n_tokens)
+    if own := _counted(config, "block", config.block.num_params(d_model)):
+        yield Part("blocks.*", n_layers, n_layers * own)
     if config.block.final_norm:
         yield Part("final_norm", 1, norm)
     own = 0 if config.tie_embeddings else output
     yield Part("unembed", 1, own, matrix_flops=2 * n_tokens * output)
 
 
-def _attention(config: ModelConfig, n_tokens: int) -> Part:
-    d_model, n_layers, d_kv = config.d_model, config.n_layers, _kv_width(config)
-    matrices = 2 * d_model * (d_model + d_kv)
-    biases = 2 * (d_model + d_kv) if config.bias else 0
-    qk_norm = 2 * d_model // config.mixer.n_heads if _has_qk_norm(config.mixer) else 0
+def _position(config: ModelConfig) -> int:
+    n_params = config.position.num_params(
+        d_model=config.d_model, n_heads=config.n_heads, max_seq_len=config.max_seq_len
+    )
+    return _counted(config, "position", n_params)
+
+
+def _mixer(config: ModelConfig, n_tokens: int) -> Part:
+    mixer, n_layers = config.mixer, config.n_layers
+    n_params = _counted(config, "mixer", mixer.num_params(config.d_model, bias=config.bias))
+    matrix = _counted(config, "mixer", mixer.matrix_flops(config.d_model))
+    score = _counted(config, "mixer", mixer.score_flops(config.d_model))
     return Part(
         "blocks.*.mixer",
         n_layers,
-        n_layers * (matrices + biases + qk_norm),
-        matrix_flops=2 * n_tokens * n_layers * matrices,
-        score_flops=4 * n_tokens**2 * n_layers * d_model,
+        n_layers * n_params,
+        matrix_flops=n_tokens * n_layers * matrix,
+        score_flops=n_tokens**2 * n_layers * score,
     )
 
 
 def _mlp(config: ModelConfig, n_tokens: int) -> Part:
-    d_model, n_layers = config.d_model, config.n_layers
-    d_ff, n_in = config.mlp.width(d_model), 2 if config.mlp.gated else 1
-    matrices = (n_in + 1) * d_model * d_ff
-    biases = n_in * d_ff + d_model if config.bias else 0
+    mlp, n_layers = config.mlp, config.n_layers
+    n_params = _counted(config, "mlp", mlp.num_params(config.d_model, bias=config.bias))
+    matrix = _counted(config, "mlp", mlp.matrix_flops(config.d_model))
     return Part(
-        "blocks.*.mlp",
-        n_layers,
-        n_layers * (matrices + biases),
-        matrix_flops=2 * n_tokens * n_layers * matrices,
+        "blocks.*.mlp", n_layers, n_layers * n_params, matrix_flops=n_tokens * n_layers * matrix
     )
 
 
-def _norm_parameters(norm: NormConfig, d_model: int) -> int:
-    return 0 if norm.kind == "none" else _AFFINE_VECTORS[norm.affine] * d_model
-
-
-def _kv_width(config: ModelConfig) -> int:
-    mixer = config.mixer
-    return 0 if mixer.kind == "none" else config.d_model // mixer.n_heads * mixer.kv_heads
-
-
-def _has_qk_norm(mixer: MixerConfig) -> bool:
-    return mixer.kind != "none" and mixer.qk_norm
+def _counted(config: ModelConfig, field: str, n: int | None) -> int:
+    if n is None:
+        variant = getattr(config, field)
+        raise UncountedError(
+            f"model.{field}={variant.kind}: not counted, since {type(variant).__name__} does not "
+            "say what it costs. Give it num_params (a mixer or an MLP also its FLOPs) to count it."
+        )
+    return n
 
 
 def _visible_pairs(n_tokens: int, window: int | None) -> int:
@@ -365,7 +393,7 @@ def _visible_pairs(n_tokens: int, window: int | None) -> int:
 def _check_length(config: ModelConfig, n_tokens: int) -> None:
     if n_tokens < 1:
         raise ConfigError(f"seq_len: {n_tokens} found; expected at least one token to count for.")
-    if config.position.kind == "learned" and n_tokens > config.max_seq_len:
+    if config.position.bounded and n_tokens > config.max_seq_len:
         raise ConfigError(
             f"seq_len: {n_tokens} found; the table of learned positions ends at "
             f"model.max_seq_len = {config.max_seq_len}. Count for fewer tokens or enlarge it."

@@ -226,12 +226,12 @@ def _check_weights(packed: PackedModel, options: GenerateOptions) -> None:
 def _check_window(config: ModelConfig, window: str) -> None:
     if window == "recompute":
         return
-    if config.position.kind == "learned":
+    if config.position.bounded:
         raise ConfigError(
             "generate.window: rolling found for a model with learned positions, whose table ends; "
             "expected any other position. Use window=recompute."
         )
-    if config.mixer.kind != "none" and config.mixer.window is None:
+    if config.mixer.mixes and config.window is None:
         raise ConfigError(
             "generate.window: rolling found for a model with full attention; expected one trained "
             "with model.mixer.window set, or without a mixer. Use window=recompute."

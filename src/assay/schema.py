@@ -9,9 +9,10 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Protocol, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from assay.errors import ConfigError
@@ -36,6 +37,16 @@ class Config(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+@runtime_checkable
+class Choices(Protocol):
+    """What annotates a field that holds one of several configs; see `assay.family`."""
+
+    @property
+    def variants(self) -> tuple[type[Config], ...]:
+        """The configs, each of a kind."""
+        ...
 
 
 def kind_alone(value: object) -> object:
@@ -137,17 +148,22 @@ def _collect(
     for name, field in cls.model_fields.items():
         if name == "kind":
             continue
-        variants = {_kind(variant): variant for variant in _configs_in(field.annotation)}
+        inner = _chosen_from(field) or tuple(_configs_in(field.annotation))
+        variants = {_kind(variant): variant for variant in inner}
         choice = f" One of: {', '.join(variants)}." if any(variants) else ""
         meaning = f"{field.description or ''}{choice}"
         told.setdefault(f"{prefix}{name}", {}).setdefault(meaning, []).append(kind)
-        for inner_kind, inner in variants.items():
-            _collect(inner, f"{prefix}{name}.", inner_kind, told)
+        for inner_kind, variant in variants.items():
+            _collect(variant, f"{prefix}{name}.", inner_kind, told)
 
 
 def _kind(variant: type[Config]) -> str:
     field = variant.model_fields.get("kind")
     return str(field.default) if field else ""
+
+
+def _chosen_from(field: FieldInfo) -> tuple[type[Config], ...]:
+    return next((some.variants for some in field.metadata if isinstance(some, Choices)), ())
 
 
 def _configs_in(annotation: object) -> Iterator[type[Config]]:

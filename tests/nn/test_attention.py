@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from assay.errors import ConfigError
 from assay.nn import attention
 from assay.nn.attention import Context, attend, n_blocks
-from assay.nn.position import alibi_slopes
 from assay.nn.reference import reference_logits
 from assay.nn.sight import Sight
 
@@ -42,10 +41,10 @@ def by_hand(q, k, v, sight):
                 seen = [
                     j for j in range(first, here + 1) if j + sight.first_key >= padding or j == here
                 ]
-                slope = 0.0 if sight.slopes is None else float(sight.slopes[h])
                 scores = torch.stack([q[b, h, i] @ k[b, g, j] for j in seen])
                 scores = scores / q.shape[-1] ** 0.5
-                scores = scores - slope * torch.tensor([here - j for j in seen]).double()
+                if sight.by_distance is not None:
+                    scores = scores + sight.by_distance[h, [here - j for j in seen]]
                 out[b, h, i] = scores.softmax(0) @ v[b, g, seen]
     return out
 
@@ -55,17 +54,19 @@ def situations(draw):
     """Queries, keys and values with a sight of any kind."""
     n_groups, group = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 3]))
     n_queries, past = draw(st.integers(1, 13)), draw(st.integers(0, 5))
-    padded, sloped = draw(st.booleans()), draw(st.booleans())
+    padded, biased = draw(st.booleans()), draw(st.booleans())
     first_key = draw(st.integers(0, 3))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     sight = Sight(
         n_queries=n_queries,
         n_keys=n_queries + past,
         first_key=first_key,
         window=draw(st.none() | st.integers(1, 15)),
         padding=torch.tensor([0, draw(st.integers(0, n_queries + past))]) if padded else None,
-        slopes=alibi_slopes(n_groups * group) if sloped else None,
+        by_distance=torch.randn(n_groups * group, n_queries + past, generator=g).double()
+        if biased
+        else None,
     )
-    g = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     q, k, v = (
         torch.randn(2, heads, length, 4, generator=g, dtype=torch.float64)
         for heads, length in (
@@ -89,12 +90,13 @@ def test_a_kernel_computes_what_the_words_say(kernel, situation):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("slopes", [None, alibi_slopes(4).float()], ids=["plain", "alibi"])
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("padding", [None, torch.tensor([0, 2])], ids=["full", "padded"])
 @pytest.mark.parametrize("past", [0, 4])
-def test_flex_is_told_the_same_in_its_own_words(slopes, window, padding, past):
-    sight = Sight(7, 7 + past, first_key=0, window=window, padding=padding, slopes=slopes)
+def test_flex_is_told_the_same_in_its_own_words(biased, window, padding, past):
+    by_distance = torch.randn(4, 7 + past) if biased else None
+    sight = Sight(7, 7 + past, 0, window, padding, by_distance)
     q, k, v = (torch.randn(2, h, t, 16) for h, t in ((4, 7), (2, 7 + past), (2, 7 + past)))
     found, expected = (attend(q, k, v, Context.of(None, sight, c, q)) for c in ("flex", "fused"))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -198,11 +200,13 @@ def test_dropped_weights_average_to_those_kept(kernel, small_blocks):
     assert (dropped[0] - dropped[1]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("slopes", [None, alibi_slopes(4)], ids=["plain", "alibi"])
-def test_blocks_under_vmap_equal_a_loop_when_only_some_inputs_are_stacked(slopes, small_blocks):
+@pytest.mark.parametrize("by_distance", [None, torch.randn(4, 7).double()], ids=["plain", "biased"])
+def test_blocks_under_vmap_equal_a_loop_when_only_some_inputs_are_stacked(
+    by_distance, small_blocks
+):
     q = torch.randn(3, 2, 4, 7, 4, dtype=torch.float64)
     k, v = (torch.randn(2, 2, 7, 4, dtype=torch.float64) for _ in range(2))
-    context = Context.of(None, Sight(7, 7, slopes=slopes), "blocks", q)
+    context = Context.of(None, Sight(7, 7, by_distance=by_distance), "blocks", q)
     together = torch.func.vmap(lambda q: attend(q, k, v, context))(q)
     alone = torch.stack([attend(one, k, v, context) for one in q])
     torch.testing.assert_close(together, alone, **EXACT)

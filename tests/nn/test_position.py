@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from assay.nn.position import POSITIONS, Alibi, Position, Rope, RopeConfig, Sinusoidal, alibi_slopes
 
-HOOKS = ("embed", "rotation", "slopes")
+HOOKS = ("embed", "rotation", "score_bias")
 WIDE = torch.float64
 
 
@@ -96,7 +96,8 @@ def test_every_head_has_a_slope_of_its_own_between_0_and_1(n_heads):
     assert all(0 < slope < 1 for slope in slopes)
 
 
-def test_alibi_takes_its_slopes_in_the_dtype_asked_for():
-    slopes = Alibi(4).slopes(torch.float32)
-    assert slopes.dtype == torch.float32
-    assert slopes.tolist() == [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8]
+def test_alibi_takes_from_a_score_by_distance_in_the_dtype_asked_for():
+    bias = Alibi(4).score_bias(torch.arange(3), torch.float32)
+    assert bias.dtype == torch.float32
+    assert bias[:, 2].tolist() == [-(2.0**-1), -(2.0**-3), -(2.0**-5), -(2.0**-7)]
+    assert bias[:, 0].tolist() == [0, 0, 0, 0]

@@ -29,7 +29,7 @@ def factors(schedule, steps):
 @st.composite
 def schedules(draw):
     """Any schedule, its warm-up shorter or longer than the run or left to its default."""
-    cls = draw(st.sampled_from(SCHEDULES))
+    cls = draw(st.sampled_from(list(SCHEDULES)))
     warmups = st.integers(0, 3000)
     fields = {"warmup_steps": draw(warmups if cls is ConstantConfig else st.none() | warmups)}
     if cls is not ConstantConfig:

@@ -96,13 +96,13 @@ def _print(found: dict[str, Any]) -> None:
     table.add_row(
         f"training, {training['way']}",
         f"{training['tokens_per_s']:,.0f} tokens/s",
-        f"{training['share']:.0%}",
+        _share(training["share"]),
     )
     for speed in found["decoding"]:
         table.add_row(
             f"decoding, {speed['rows']} at a time",
             f"{speed['tokens_per_s']:,.0f} tokens/s",
-            f"{speed['share']:.0%}",
+            _share(speed["share"]),
         )
         first = f"{1000 * speed['first_token_s']:,.1f} ms"
         table.add_row(f"  first token, after {speed['prompt_tokens']}", first)
@@ -113,6 +113,10 @@ def _print(found: dict[str, Any]) -> None:
         "training is the faster matrix product, that of decoding the memory. "
         f"{found['elapsed_s']:.0f} s in all."
     )
+
+
+def _share(share: float | None) -> str:
+    return "not counted" if share is None else f"{share:.0%}"
 
 
 def _rate(value: float, unit: str) -> str:

@@ -68,7 +68,9 @@ def training(steps: int, start: int) -> Iterator[Show]:
 
         def show(report: "RunReport") -> None:
             _line(report)
-            speed = f"{report.tokens_per_s:,.0f} tok/s · {report.utilisation:.0%} of matmul"
+            speed = f"{report.tokens_per_s:,.0f} tok/s"
+            if report.utilisation is not None:
+                speed += f" · {report.utilisation:.0%} of matmul"
             text = f"loss {report.loss_nats:.3f} · lr {report.lr:.1e} · {speed}"
             bar.update(task, completed=report.step, description=text)
 

@@ -1,6 +1,7 @@
 """`assay runs`: what there is, and some of it side by side."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -127,14 +128,18 @@ def _columns(folders: "list[RunFolder]") -> list[dict[str, Any]]:
             {
                 "run": folder.path.name,
                 **{name: found[name][1] if name in found else first[name] for name in fields},
-                "parameters": size.parameters,
-                "training FLOPs": size.train_flops,
+                "parameters": _counted(size.parameters),
+                "training FLOPs": _counted(size.train_flops),
                 "training tokens": size.train_tokens,
                 "state": manifest["status"],
                 **{name: manifest.get("result", {}).get(name) for name in _RESULT},
             }
         )
     return columns
+
+
+def _counted(n: float) -> float | str:
+    return "not counted" if math.isnan(n) else n
 
 
 def _compared(name: str, value: object) -> str:

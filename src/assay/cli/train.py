@@ -116,14 +116,15 @@ def tell_notes(run: "Run") -> None:
 
 def introduce(run: "Run") -> None:
     """Say what is about to be trained."""
-    from assay.count import count
+    from assay.count import count_or_none
 
     manifest = run.folder.read_manifest()
     data, machine = manifest["data"], manifest["machine"]
-    parameters = count(run.config.model).parameters
+    counted = count_or_none(run.config.model)
+    size = "uncounted" if counted is None else _short(counted.parameters)
     tokens = run.config.train.steps * run.config.train.batch_size * run.config.seq_len
     words.print(
-        f"{run.folder.path}: {_short(parameters)} parameters, {_short(tokens)} tokens to train on; "
+        f"{run.folder.path}: {size} parameters, {_short(tokens)} tokens to train on; "
         f"text of {_short(data['train']['tokens'])} tokens, vocabulary {run.config.model.vocab:,}; "
         f"{escaped(machine['device'])} in {machine['precision']}, {_way(machine)}, "
         f"{machine['threads']} threads"

@@ -40,7 +40,7 @@ class AlignedReader:
         self._model, self._context, self._n_samples = model, extent.context, extent.n_samples
         width = max(map(len, prompts))
         self.padding = [width - len(prompt) for prompt in prompts]
-        layers, window = model.config.n_layers, model.config.mixer.window
+        layers, window = model.config.n_layers, model.config.window
         self.cache = (
             KVCache.empty(layers, window=window, room=extent.longest) if use_cache else None
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from assay.decode.weights import Packed, Weights, pack
 from assay.native import abi
-from assay.native.kinds import NORMS, numbers_of
+from assay.native.kinds import RMS, number_of, numbers_of, slopes_of
 from assay.nn.model import GPT, ModelConfig
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -55,7 +55,7 @@ def describe(model: GPT, weights: Weights, library: ctypes.CDLL) -> Description:
     array = (abi.Layer * len(layers))(*layers)
     embed = writer.pack(model.embed.weight)
     head = embed if model.unembed is None else writer.pack(model.unembed.weight)
-    slopes = model.position.slopes(torch.float32)
+    slopes = slopes_of(model.position)
     program = abi.Program(
         layers=array,
         slopes=writer.keep(slopes),
@@ -110,7 +110,7 @@ class _Writer:
     def norm(self, module: nn.Module | None, config: ModelConfig) -> abi.Norm:
         if module is None:
             return abi.Norm()
-        return self._norm(module, NORMS[config.norm.kind])
+        return self._norm(module, number_of(config.norm))
 
     def _norm(self, module: nn.Module, kind: int) -> abi.Norm:
         weight, bias = (getattr(module, name, None) for name in ("weight", "bias"))
@@ -124,6 +124,6 @@ class _Writer:
             return abi.Layer(**norms, **mlp)
         for name in ("q_norm", "k_norm"):
             module = getattr(mixer, name)
-            norms[name] = abi.Norm() if module is None else self._norm(module, NORMS["rms"])
+            norms[name] = abi.Norm() if module is None else self._norm(module, RMS)
         projections = {n: self.linear(mixer, f"{n}_proj") for n in ("q", "k", "v", "out")}
         return abi.Layer(**norms, **projections, **mlp)

@@ -113,9 +113,6 @@ class _Steps:
         self._tokens = torch.zeros(len(padding), 1, dtype=torch.int64, device=device)
         self._column = torch.zeros(1, dtype=torch.int64, device=device)
         self._padding = torch.tensor(padding, device=device)[:, None] if any(padding) else None
-        wide = torch.promote_types(model.embed.weight.dtype, torch.float32)
-        slopes = model.position.slopes(wide, device)
-        self._slopes = None if slopes is None else slopes[:, None, None]
         with torch.inference_mode():
             self._layers = [
                 _FixedLayerCache(layer, cache.length, room, self._column) for layer in cache.layers
@@ -145,12 +142,14 @@ class _Steps:
         x = model.embedded(self._tokens, positions)
         wide = torch.promote_types(x.dtype, torch.float32)
         rotation = model.position.rotation(positions, wide)
-        context = Context(rotation, Sight(n_queries=1, n_keys=width), mask=self._mask(width))
+        context = Context(rotation, Sight(n_queries=1, n_keys=width), mask=self._mask(width, wide))
         return model.logits(model.through_blocks(x, context, self._layers)[:, -1])
 
-    def _mask(self, width: int) -> Float[Tensor, "P H 1 W"] | Bool[Tensor, "P 1 1 W"]:
+    def _mask(
+        self, width: int, dtype: torch.dtype
+    ) -> Float[Tensor, "P H 1 W"] | Bool[Tensor, "P 1 1 W"]:
         """Return what `Sight` draws, for a column that is known to the device alone."""
-        keys, window = torch.arange(width, device=self._device), self._model.config.mixer.window
+        keys, window = torch.arange(width, device=self._device), self._model.config.window
         distance = (self._column - keys)[None]
         seen = distance >= 0
         if window is not None:
@@ -158,6 +157,7 @@ class _Steps:
         if self._padding is not None:
             seen = seen & (keys >= self._padding)
         seen = seen[:, None, None]
-        if self._slopes is None:
+        bias = self._model.position.score_bias(distance[0].clamp_min(0), dtype)
+        if bias is None:
             return seen
-        return (self._slopes * -distance)[None].masked_fill(~seen, -torch.inf)
+        return bias[None, :, None].masked_fill(~seen, -torch.inf)

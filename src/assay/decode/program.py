@@ -16,7 +16,6 @@ from torch import Tensor
 from assay.decode.packed import PackedModel
 from assay.native import abi
 from assay.native.build import Kernels
-from assay.nn.mixer import AttentionConfig
 from assay.nn.model import GPT
 
 MAX_ENTRIES = 256
@@ -122,8 +121,7 @@ class Program:
 
 
 def _cache(model: GPT, n_rows: int, room: int) -> Float[Tensor, "L 2 R G S K"] | None:
-    mixer, config = model.config.mixer, model.config
-    if not isinstance(mixer, AttentionConfig):
+    config = model.config
+    if not config.n_heads:
         return None
-    d_head = config.d_model // mixer.n_heads
-    return torch.empty(config.n_layers, 2, n_rows, mixer.kv_heads, room, d_head)
+    return torch.empty(config.n_layers, 2, n_rows, config.n_kv_heads, room, config.d_head)

@@ -27,7 +27,7 @@ class RaggedReader:
         extent: Extent,
     ) -> None:
         """Make room for the samples of every prompt."""
-        window, n_rows = packed.model.config.mixer.window, extent.n_samples * n_prompts
+        window, n_rows = packed.model.config.window, extent.n_samples * n_prompts
         room = extent.longest if window is None else min(extent.longest, window - 1 + MAX_ENTRIES)
         self._context, self._n_samples = extent.context, extent.n_samples
         self._program = Program(kernels, packed, n_rows=n_rows, room=room)

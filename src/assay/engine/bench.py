@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from assay.config import RunConfig
-from assay.count import Count, count
+from assay.count import Count, count_or_none
 from assay.data.config import DataConfig
 from assay.engine.device import matmul_rate, settle
 from assay.engine.tune import tune
@@ -65,7 +65,7 @@ class TrainingSpeed:
     steps: int
     step_s: float
     tokens_per_s: float
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class DecodingSpeed:
     prompt_tokens: int
     first_token_s: float
     tokens_per_s: float
-    share: float
+    share: float | None
 
 
 def with_vocabulary(config: RunConfig) -> RunConfig:
@@ -139,13 +139,15 @@ def measure_training(config: RunConfig, limits: Limits, *, seconds: float) -> Tr
     elapsed = list(_step_seconds(config, plan, seconds))
     step_s = statistics.median(elapsed)
     sequences = config.train.batch_size
-    flops = 3 * count(config.model, seq_len=config.seq_len).causal_forward_flops * sequences
+    counted = count_or_none(config.model, seq_len=config.seq_len)
     return TrainingSpeed(
         way=_words(plan),
         steps=len(elapsed),
         step_s=step_s,
         tokens_per_s=sequences * config.seq_len / step_s,
-        share=flops / step_s / limits.flops_per_s,
+        share=None
+        if counted is None
+        else 3 * counted.causal_forward_flops * sequences / step_s / limits.flops_per_s,
     )
 
 
@@ -183,14 +185,15 @@ def measure_decoding(model: GPT, limits: Limits, *, rows: int, seconds: float) -
         texts.append(_text_seconds(model, prompts, options))
     steps_per_s = statistics.median(n_new / rest_s for _, rest_s in texts)
     seen = min(n_prompt + (1 + n_new) // 2, model.config.max_seq_len)  # half way, on average
+    counted = count_or_none(model.config, seq_len=seen)
     return DecodingSpeed(
         rows=rows,
         prompt_tokens=n_prompt,
         first_token_s=statistics.median(first_s for first_s, _ in texts),
         tokens_per_s=rows * steps_per_s,
-        share=_step_bytes(count(model.config, seq_len=seen), rows)
-        * steps_per_s
-        / limits.read_bytes_per_s,
+        share=None
+        if counted is None
+        else _step_bytes(counted, rows) * steps_per_s / limits.read_bytes_per_s,
     )
 
 

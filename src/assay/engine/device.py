@@ -52,7 +52,7 @@ def check_backend(config: RunConfig, plan: Plan) -> None:
     Raises:
         ConfigError: If so, with the reason.
     """
-    dropout = max(config.model.dropout, config.model.mixer.dropout)
+    dropout = max(config.model.dropout, config.model.attention_dropout)
     if plan.graphs and dropout > 0:
         raise ConfigError(
             f"train.backend: graphs found, but a dropout of {dropout} would be recorded with them; "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from assay.config import RunConfig
-from assay.count import count
+from assay.count import built_parameters
 from assay.engine.device import free_bytes
 from assay.engine.replicas import train_together
 from assay.engine.side_by_side import Member
@@ -65,7 +65,7 @@ def replica_bytes(config: RunConfig) -> float:
     model, train_config = config.model, config.train
     tokens = config.seq_len * train_config.batch_size / train_config.micro_batches
     per_token = _SAVED_BYTES * model.d_model * model.n_layers + 4 * _LOGIT_COPIES * model.vocab
-    return count(model).training_bytes + tokens * per_token
+    return 16 * built_parameters(model) + tokens * per_token
 
 
 def _doubling() -> Iterator[int]:

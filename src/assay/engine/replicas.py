@@ -239,7 +239,7 @@ def _kernel(member: Member) -> Kernel:
     each kernel draws in an order of its own; `drawn_apart` takes its place.
     """
     fused = member.plan.attention == "fused"
-    if member.plan.device.type == "cuda" or (fused and member.model.config.mixer.dropout):
+    if member.plan.device.type == "cuda" or (fused and member.model.config.attention_dropout):
         return "fused"
     return "blocks"
 

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field, TypeAdapter
 
 from assay.config import RunConfig
-from assay.count import count
+from assay.count import built_parameters, count_or_none
 from assay.data.cache import cache_folder
 from assay.disk import read_bytes
 from assay.engine.device import check_backend, describe_machine, known_matmul_rate, matmul_rate
@@ -126,7 +126,11 @@ def _open_fields(plan: Plan) -> set[str]:
 
 def _expected_s(config: RunConfig, plan: Plan) -> float:
     """Return the seconds of a run if all its FLOPs went at the rate of a large product."""
-    flops = count(config.model, seq_len=config.seq_len).training_flops
+    counted = count_or_none(config.model, seq_len=config.seq_len)
+    if counted is None:
+        flops = 6 * built_parameters(config.model) * config.seq_len
+    else:
+        flops = counted.training_flops
     sequences = config.train.steps * config.train.batch_size
     return flops * sequences / known_matmul_rate(plan.device, autocast=plan.autocast)
 

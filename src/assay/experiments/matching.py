@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from assay.config import RunConfig
+from assay.count import count
 from assay.errors import ConfigError
 from assay.experiments.design import Arm, Design
 from assay.experiments.made import Amount, Matching
-from assay.experiments.outcome import Size
 from assay.experiments.settled import settled
 from assay.schema import override
 
@@ -25,6 +25,7 @@ def matched(design: Design, matching: Matching) -> Design:
     The value found goes into `Arm.besides`; an arm that no value brings nearer stays as it is.
 
     Raises:
+        UncountedError: If a variant does not say what it costs.
         ConfigError: If the field is itself compared, does not exist, takes no whole numbers or
             changes nothing here, or if its best value leaves over 5 % of difference.
     """
@@ -37,8 +38,10 @@ def matched(design: Design, matching: Matching) -> Design:
 
 def amount_of(config: RunConfig, what: Amount) -> int:
     """Return the parameters or the training FLOPs of a config whose vocabulary is settled."""
-    size = Size.of(config)
-    return size.parameters if what == "parameters" else size.train_flops
+    counted = count(config.model, seq_len=config.seq_len)
+    if what == "parameters":
+        return counted.parameters
+    return config.train.steps * config.train.batch_size * counted.training_flops
 
 
 def _matched(design: Design, arm: Arm, matching: Matching, target: int) -> Arm:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.config import RunConfig
-from assay.count import count
+from assay.count import count_or_none
 from assay.errors import RunError
 from assay.runs.folder import RunFolder
 from assay.schema import config_hash
@@ -51,23 +51,24 @@ class Size:
     """What an arm costs: so that "better" is never silently "bigger".
 
     Attributes:
-        parameters: Of the model.
+        parameters: Of the model; NaN where a variant does not say what it costs.
         train_tokens: Over the whole run.
-        train_flops: Over the whole run, by `assay.count`.
+        train_flops: Over the whole run, by `assay.count`; NaN as above.
     """
 
-    parameters: int
+    parameters: float
     train_tokens: int
-    train_flops: int
+    train_flops: float
 
     @classmethod
     def of(cls, config: RunConfig) -> "Size":
         """Count a config whose vocabulary is settled."""
-        counted = count(config.model, seq_len=config.seq_len)
+        counted = count_or_none(config.model, seq_len=config.seq_len)
         sequences = config.train.steps * config.train.batch_size
-        return cls(
-            counted.parameters, sequences * config.seq_len, sequences * counted.training_flops
-        )
+        tokens = sequences * config.seq_len
+        if counted is None:
+            return cls(math.nan, tokens, math.nan)
+        return cls(counted.parameters, tokens, sequences * counted.training_flops)
 
 
 def read_outcome(folder: Path, arm: str, seed: int, expected: RunConfig) -> Outcome:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
 
+from assay.count import NOT_COUNTED
 from assay.experiments.compare import Comparison
 from assay.experiments.markup import code, csv_table, latex_table, markdown_table, paragraph
 from assay.experiments.outcome import Outcome, Size
@@ -123,12 +124,19 @@ def _compared(found: Comparison | None) -> list[str]:
 
 def _sized(size: Size, first: Size) -> list[str]:
     """Return the size, with its ratio to the first arm's where that is not 1."""
-    pairs = [
-        (f"{size.parameters:,}", size.parameters / first.parameters),
-        (f"{size.train_flops:.3g}", size.train_flops / first.train_flops),
-        (f"{size.train_tokens:,}", size.train_tokens / first.train_tokens),
+    triples = [
+        (",", size.parameters, first.parameters),
+        (".3g", size.train_flops, first.train_flops),
+        (",", size.train_tokens, first.train_tokens),
     ]
-    return [text if abs(r - 1) < 0.0005 else f"{text} (x{r:.3g})" for text, r in pairs]
+    return [_with_ratio(*triple) for triple in triples]
+
+
+def _with_ratio(spec: str, n: float, first: float) -> str:
+    if math.isnan(n):
+        return NOT_COUNTED
+    r = n / first
+    return f"{n:{spec}}" if not abs(r - 1) >= 0.0005 else f"{n:{spec}} (x{r:.3g})"
 
 
 def findings(results: Results) -> Iterator[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from assay.hf.fields import Fields
 from assay.hf.names import Entry
+from assay.nn.init import GaussianConfig, GPT2InitConfig
+from assay.nn.mixer import AttentionConfig
 from assay.nn.mlp import MLPConfig
 from assay.nn.model import ModelConfig
 
@@ -67,16 +69,27 @@ GATED_ACTIVATIONS: dict[str, dict[str, str]] = {
 
 def activation_name(mlp: MLPConfig) -> str:
     """Return their first name for what `mlp` computes."""
-    ours = mlp.model_dump(exclude={"d_ff"})
     known = GATED_ACTIVATIONS if mlp.gated else PLAIN_ACTIVATIONS
-    return next(name for name, fields in known.items() if fields == ours)
+    return next(name for name, fields in known.items() if fields == _without_width(mlp))
+
+
+def has_activation(mlp: MLPConfig, *, gated: bool) -> bool:
+    """Whether they have a name for what `mlp` computes, with or without a gate."""
+    known = GATED_ACTIVATIONS if gated else PLAIN_ACTIVATIONS
+    return mlp.gated == gated and _without_width(mlp) in known.values()
+
+
+def _without_width(mlp: MLPConfig) -> dict[str, Any]:
+    fields = mlp.model_dump()
+    fields.pop("d_ff", None)
+    return fields
 
 
 def plain_attention(config: ModelConfig) -> bool:
     """Whether every query head has its own keys and values, without window or norms."""
     mixer = config.mixer
     return (
-        mixer.kind == "attention"
+        isinstance(mixer, AttentionConfig)
         and mixer.kv_heads == mixer.n_heads
         and mixer.window is None
         and not mixer.qk_norm
@@ -85,4 +98,4 @@ def plain_attention(config: ModelConfig) -> bool:
 
 def init_std(config: ModelConfig) -> float:
     """Return the standard deviation at the start, theirs where our rule has none."""
-    return config.init.std if config.init.kind in ("gaussian", "gpt2") else 0.02
+    return config.init.std if isinstance(config.init, GaussianConfig | GPT2InitConfig) else 0.02

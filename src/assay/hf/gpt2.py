@@ -11,12 +11,16 @@ from assay.hf.family import (
     PLAIN_ACTIVATIONS,
     Family,
     activation_name,
+    has_activation,
     init_std,
     plain_attention,
 )
 from assay.hf.fields import Fields
 from assay.hf.names import STACKED, STACKED_TRANSPOSED, TRANSPOSED, Entry, alike, head, packed
+from assay.nn.block import PreConfig
 from assay.nn.model import ModelConfig
+from assay.nn.norm import LayerNormConfig
+from assay.nn.position import LearnedConfig
 
 
 def _read(fields: Fields) -> dict[str, Any]:
@@ -51,32 +55,32 @@ def _read(fields: Fields) -> dict[str, Any]:
 def _needs(config: ModelConfig) -> Mapping[str, bool]:
     norm = config.norm
     return {
-        "block=pre": config.block.kind == "pre",
-        "position=learned": config.position.kind == "learned",
+        "block=pre": isinstance(config.block, PreConfig),
+        "position=learned": isinstance(config.position, LearnedConfig),
         "norm=layer with affine=scale_shift": (
-            norm.kind == "layer" and norm.affine == "scale_shift"
+            isinstance(norm, LayerNormConfig) and norm.affine == "scale_shift"
         ),
         "mixer=attention with as many n_kv_heads as n_heads, no window, no qk_norm": (
             plain_attention(config)
         ),
-        "an mlp without a gate": not config.mlp.gated,
+        "an mlp without a gate": has_activation(config.mlp, gated=False),
         "bias=true": config.bias,
     }
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    assert config.norm.kind == "layer"
+    assert isinstance(config.norm, LayerNormConfig)
     return {
         "n_positions": config.max_seq_len,
         "n_embd": config.d_model,
         "n_layer": config.n_layers,
-        "n_head": config.mixer.n_heads,
+        "n_head": config.n_heads,
         "n_inner": config.mlp.width(config.d_model),
         "activation_function": activation_name(config.mlp),
         "layer_norm_epsilon": config.norm.eps,
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
-        "attn_pdrop": config.mixer.dropout,
+        "attn_pdrop": config.attention_dropout,
         "initializer_range": init_std(config),
     }
 

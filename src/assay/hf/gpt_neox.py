@@ -12,12 +12,16 @@ from assay.hf.family import (
     PLAIN_ACTIVATIONS,
     Family,
     activation_name,
+    has_activation,
     init_std,
     plain_attention,
 )
 from assay.hf.fields import Fields, rope
 from assay.hf.names import Entry, alike, head, packed, per_head
+from assay.nn.block import ParallelConfig, PreConfig
 from assay.nn.model import ModelConfig
+from assay.nn.norm import LayerNormConfig
+from assay.nn.position import RopeConfig
 
 
 def _read(fields: Fields) -> dict[str, Any]:
@@ -49,44 +53,44 @@ def _read(fields: Fields) -> dict[str, Any]:
 def _needs(config: ModelConfig) -> Mapping[str, bool]:
     norm = config.norm
     return {
-        "block=parallel or block=pre": config.block.kind in ("parallel", "pre"),
-        "position=rope": config.position.kind == "rope",
+        "block=parallel or block=pre": (isinstance(config.block, ParallelConfig | PreConfig)),
+        "position=rope": isinstance(config.position, RopeConfig),
         "norm=layer with affine=scale_shift": (
-            norm.kind == "layer" and norm.affine == "scale_shift"
+            isinstance(norm, LayerNormConfig) and norm.affine == "scale_shift"
         ),
         "mixer=attention with as many n_kv_heads as n_heads, no window, no qk_norm": (
             plain_attention(config)
         ),
-        "an mlp without a gate": not config.mlp.gated,
+        "an mlp without a gate": has_activation(config.mlp, gated=False),
         "bias=true": config.bias,
     }
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     position, norm = config.position, config.norm
-    assert position.kind == "rope"
-    assert norm.kind == "layer"
+    assert isinstance(position, RopeConfig)
+    assert isinstance(norm, LayerNormConfig)
     return {
         "max_position_embeddings": config.max_seq_len,
         "hidden_size": config.d_model,
         "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.mixer.n_heads,
+        "num_attention_heads": config.n_heads,
         "intermediate_size": config.mlp.width(config.d_model),
         "hidden_act": activation_name(config.mlp),
         "layer_norm_eps": norm.eps,
         "rotary_emb_base": position.theta,
         "rotary_pct": position.fraction,
-        "use_parallel_residual": config.block.kind == "parallel",
+        "use_parallel_residual": isinstance(config.block, ParallelConfig),
         "attention_bias": True,
         "hidden_dropout": config.dropout,
-        "attention_dropout": config.mixer.dropout,
+        "attention_dropout": config.attention_dropout,
         "initializer_range": init_std(config),
     }
 
 
 def _entries(config: ModelConfig) -> Iterator[Entry]:
     yield Entry("gpt_neox.embed_in.weight", ("embed.weight",))
-    heads = per_head(config.mixer.n_heads)
+    heads = per_head(config.n_heads)
     for index in range(config.n_layers):
         theirs, ours = f"gpt_neox.layers.{index}", f"blocks.{index}"
         modules = (

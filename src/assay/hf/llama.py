@@ -15,12 +15,16 @@ from assay.hf.family import (
     GATED_ACTIVATIONS,
     Family,
     activation_name,
+    has_activation,
     init_std,
 )
 from assay.hf.fields import Fields, rope
 from assay.hf.names import Entry, alike, head
-from assay.nn.mixer import QK_NORM_EPS
+from assay.nn.block import PreConfig
+from assay.nn.mixer import QK_NORM_EPS, AttentionConfig
 from assay.nn.model import ModelConfig
+from assay.nn.norm import RMSNormConfig
+from assay.nn.position import RopeConfig
 
 _BUFFERS = re.compile(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 
@@ -93,11 +97,13 @@ def _read(
 def _needs(config: ModelConfig) -> dict[str, bool]:
     position, norm, mixer = config.position, config.norm, config.mixer
     return {
-        "block=pre": config.block.kind == "pre",
-        "position=rope with fraction=1": position.kind == "rope" and position.fraction == 1,
-        "norm=rms with affine=scale": norm.kind == "rms" and norm.affine == "scale",
-        "mixer=attention": mixer.kind == "attention",
-        "mlp=swiglu or mlp=geglu": config.mlp.gated,
+        "block=pre": isinstance(config.block, PreConfig),
+        "position=rope with fraction=1": (
+            isinstance(position, RopeConfig) and position.fraction == 1
+        ),
+        "norm=rms with affine=scale": (isinstance(norm, RMSNormConfig) and norm.affine == "scale"),
+        "mixer=attention": isinstance(mixer, AttentionConfig),
+        "mlp=swiglu or mlp=geglu": has_activation(config.mlp, gated=True),
         "dropout=0 outside the attention weights": config.dropout == 0,
     }
 
@@ -115,14 +121,14 @@ def _needs_qwen3(config: ModelConfig) -> Mapping[str, bool]:
     return {
         **_needs(config),
         "qk_norm=true": _has_qk_norm(config),
-        f"norm.eps={QK_NORM_EPS}": norm.kind == "rms" and norm.eps == QK_NORM_EPS,
+        f"norm.eps={QK_NORM_EPS}": isinstance(norm, RMSNormConfig) and norm.eps == QK_NORM_EPS,
         "mixer.window=null": _no_window(config),
         "bias=false": not config.bias,
     }
 
 
 def _no_window(config: ModelConfig) -> bool:
-    return config.mixer.window is None
+    return config.window is None
 
 
 def _no_qk_norm(config: ModelConfig) -> Mapping[str, bool]:
@@ -130,14 +136,14 @@ def _no_qk_norm(config: ModelConfig) -> Mapping[str, bool]:
 
 
 def _has_qk_norm(config: ModelConfig) -> bool:
-    return config.mixer.kind == "attention" and config.mixer.qk_norm
+    return isinstance(config.mixer, AttentionConfig) and config.mixer.qk_norm
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     position, norm, mixer = config.position, config.norm, config.mixer
-    assert position.kind == "rope"
-    assert norm.kind == "rms"
-    assert mixer.kind == "attention"
+    assert isinstance(position, RopeConfig)
+    assert isinstance(norm, RMSNormConfig)
+    assert isinstance(mixer, AttentionConfig)
     return {
         "max_position_embeddings": config.max_seq_len,
         "hidden_size": config.d_model,
@@ -148,7 +154,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "hidden_act": activation_name(config.mlp),
         "rms_norm_eps": norm.eps,
         "rope_theta": position.theta,
-        "attention_dropout": config.mixer.dropout,
+        "attention_dropout": mixer.dropout,
         "initializer_range": init_std(config),
     }
 
@@ -158,11 +164,11 @@ def _write_llama(config: ModelConfig) -> dict[str, Any]:
 
 
 def _write_mistral(config: ModelConfig) -> dict[str, Any]:
-    return {**_write(config), "sliding_window": config.mixer.window}
+    return {**_write(config), "sliding_window": config.window}
 
 
 def _write_qwen3(config: ModelConfig) -> dict[str, Any]:
-    return {**_write(config), "head_dim": config.d_model // config.mixer.n_heads}
+    return {**_write(config), "head_dim": config.d_head}
 
 
 def _entries(config: ModelConfig) -> Iterator[Entry]:

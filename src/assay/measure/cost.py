@@ -211,7 +211,7 @@ def cached_step(model: GPT, tokens: Int[Tensor, "B T"]) -> Prepared:
 def filled_cache(model: GPT, tokens: Int[Tensor, "B T"], *, room: int = 0) -> KVCache:
     """Return a cache that has read `tokens`, with room for `room` in all."""
     config = model.config
-    cache = KVCache.empty(config.n_layers, window=config.mixer.window, room=room)
+    cache = KVCache.empty(config.n_layers, window=config.window, room=room)
     with torch.no_grad():
         model.features(tokens, cache)
     return cache
@@ -256,7 +256,7 @@ def crossover(config: ModelConfig, *, most: int = 1 << 20) -> int | None:
     does not happen up to `most` tokens.
     """
     config = override(config, {"n_layers": 1})  # blocks are alike
-    if config.position.kind == "learned":  # the table ends, and costs no FLOPs
+    if config.position.bounded:  # the table ends, and costs no FLOPs
         config = override(config, {"position": "none"})
     output = 2 * config.vocab * config.d_model
 

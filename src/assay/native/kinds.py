@@ -1,32 +1,24 @@
 """The choices of a model as the kernels number them.
 
-A variant that is not named here is no error: such a model is trained and read by PyTorch.
+A variant without a number is no error: such a model is trained and read by PyTorch.
 """
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from assay.nn.mixer import AttentionConfig
+from assay.family import Variant
 from assay.nn.model import GPT, ModelConfig
-
-NORMS = {"none": 0, "layer": 1, "sigma": 2, "rms": 3}
-_BLOCKS = {"pre": 0, "post": 1, "parallel": 2, "plain": 3}
-_ACTIVATIONS = {"gelu": 0, "geglu": 0, "relu": 2, "relu2": 3, "swiglu": 4}
-_GELU_BY_TANH = 1
-_POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi")
-_MIXERS = ("none", "attention")
+from assay.nn.norm import RMSNormConfig
+from assay.nn.position import Position
 
 
 def unknown(config: ModelConfig) -> str | None:
     """Return the first choice of a model that the kernels do not know, or None."""
-    for name, known in (
-        ("norm", NORMS),
-        ("block", _BLOCKS),
-        ("mlp", _ACTIVATIONS),
-        ("position", _POSITIONS),
-        ("mixer", _MIXERS),
-    ):
-        if (kind := getattr(config, name).kind) not in known:
-            return f"model.{name}={kind}"
+    for name in ("norm", "block", "mlp", "position", "mixer"):
+        variant = getattr(config, name)
+        if variant.kernel_kind() is None:
+            return f"model.{name}={variant.kind}"
     return None
 
 
@@ -38,19 +30,34 @@ def unsupported(model: GPT) -> str | None:
     return unknown(model.config)
 
 
+def number_of(variant: Variant) -> int:
+    """Return the number of a variant that the kernels know."""
+    number = variant.kernel_kind()
+    assert number is not None, f"{variant.kind} is not known to the kernels"
+    return number
+
+
+RMS = number_of(RMSNormConfig())
+"""The norm of queries and keys."""
+
+
 def numbers_of(config: ModelConfig) -> dict[str, int]:
     """Return sizes and choices by the names of the structs."""
-    mixer, attends = config.mixer, isinstance(config.mixer, AttentionConfig)
-    by_tanh = getattr(config.mlp, "approximate", "none") == "tanh"
     return {
         "n_layers": config.n_layers,
         "d_model": config.d_model,
-        "n_heads": mixer.n_heads,
-        "n_groups": mixer.kv_heads if isinstance(mixer, AttentionConfig) else 0,
-        "d_head": config.d_model // mixer.n_heads if attends else 0,
+        "n_heads": config.n_heads,
+        "n_groups": config.n_kv_heads,
+        "d_head": config.d_head,
         "d_ff": config.mlp.width(config.d_model),
-        "window": mixer.window or 0,
-        "block": _BLOCKS[config.block.kind],
-        "activation": _GELU_BY_TANH if by_tanh else _ACTIVATIONS[config.mlp.kind],
+        "window": config.window or 0,
+        "block": number_of(config.block),
+        "activation": number_of(config.mlp),
         "gated": config.mlp.gated,
     }
+
+
+def slopes_of(position: Position) -> Float[Tensor, " H"] | None:
+    """Return what each head takes from a score per token of distance, as the kernels know it."""
+    bias = position.score_bias(torch.ones(1, dtype=torch.int64), torch.float32)
+    return None if bias is None else -bias[:, 0].contiguous()

@@ -212,7 +212,9 @@ def _mask_mod(sight: Sight) -> Callable[..., Any]:
 
 
 def _score_mod(sight: Sight) -> Callable[..., Any] | None:
-    past, slopes = sight.past, sight.slopes
-    if slopes is None:
+    past, by_distance = sight.past, sight.by_distance
+    if by_distance is None:
         return None
-    return lambda score, _row, head, q, k: score - slopes[head] * (q + past - k)
+    return lambda score, _row, head, q, k: (
+        score + by_distance[head, (q + past - k).clamp(min=0)]  # later keys are hidden
+    )

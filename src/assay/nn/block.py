@@ -5,17 +5,17 @@ Shapes: B batch, T tokens, D model width. Every block holds `mixer_norm`, `mixer
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from assay.errors import ConfigError
+from assay.family import Family, Variant
 from assay.nn.attention import Context
 from assay.nn.cache import LayerCache
-from assay.schema import Config, kind_alone
 from assay.source import Source
 
 
@@ -34,6 +34,10 @@ class Parts:
     mixer: nn.Module | None
     mlp: nn.Module
     dropout: float
+
+
+Branch = Callable[[Tensor], Tensor]
+"""What maps the states of all tokens, (T, D)."""
 
 
 class Block(nn.Module):
@@ -103,61 +107,133 @@ class PlainBlock(Block):
         return self.mlp_norm(self.dropout(self.mlp(x)))
 
 
-class PreConfig(Config):
+class BlockVariant(Variant):
+    """How a layer joins its mixer and its MLP.
+
+    Attributes:
+        embed_norm: Whether the token embeddings are normalised.
+        final_norm: Whether the last state is.
+        native_kind: As in native/abi.h.
+    """
+
+    embed_norm: ClassVar[bool] = False
+    final_norm: ClassVar[bool] = True
+
+    def check(self, *, mixes: bool) -> None:
+        """Raise ValueError for a model it cannot be part of; `mixes` is false with mixer=none."""
+
+    def build(self, parts: Parts) -> Block:
+        """Return one layer made of `parts`."""
+        raise NotImplementedError
+
+    def norms(self, *, mixes: bool) -> tuple[str, ...]:
+        """Return the names of a layer's norms, those made by `Parts.norm`."""
+        return ("mixer_norm", "mlp_norm") if mixes else ("mlp_norm",)
+
+    def num_params(self, d_model: int) -> int | None:
+        """Return how many numbers a layer learns beside its norms, mixer and MLP; None: unknown."""
+        return None
+
+    def reference(
+        self,
+        x: Float[Tensor, "T D"],
+        branches: Mapping[str, Branch],
+        norms: Mapping[str, Branch],
+        weights: Mapping[str, Tensor],
+    ) -> Float[Tensor, "T D"]:
+        """Return what the layer does, written out in float64.
+
+        Args:
+            x: The state of each token.
+            branches: `mixer` (absent with mixer=none) and `mlp`.
+            norms: By the names that `norms` returns.
+            weights: Of the layer, by parameter name.
+        """
+        raise ConfigError(
+            f"block={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
+            "writes it out in float64, to compare with."
+        )
+
+
+class PreConfig(BlockVariant):
     """Pre-norm: the order of GPT-2 and of nearly everything after it."""
 
     kind: Literal["pre"] = "pre"
     embed_norm: ClassVar[bool] = False
     final_norm: ClassVar[bool] = True
-    source: ClassVar[Source] = Source("Xiong et al. 2020", "arXiv:2002.04745", "fig. 1b")
+    source: ClassVar[Source | None] = Source("Xiong et al. 2020", "arXiv:2002.04745", "fig. 1b")
+    native_kind: ClassVar[int | None] = 0
 
     def build(self, parts: Parts) -> Block:
         """Return a `PreBlock`."""
         return PreBlock(parts)
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
 
-class PostConfig(Config):
+
+class PostConfig(BlockVariant):
     """Post-norm: the order of the first transformer and of GPT-1; no norm after the last block."""
 
     kind: Literal["post"] = "post"
     embed_norm: ClassVar[bool] = False
     final_norm: ClassVar[bool] = False
-    source: ClassVar[Source] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.1")
+    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.1")
+    native_kind: ClassVar[int | None] = 1
 
     def build(self, parts: Parts) -> Block:
         """Return a `PostBlock`."""
         return PostBlock(parts)
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
 
-class ParallelConfig(Config):
+
+class ParallelConfig(BlockVariant):
     """Attention and MLP side by side, each with its own norm, as in GPT-NeoX."""
 
     kind: Literal["parallel"] = "parallel"
     embed_norm: ClassVar[bool] = False
     final_norm: ClassVar[bool] = True
-    source: ClassVar[Source] = Source("Black et al. 2022", "arXiv:2204.06745", "sec. 2.1")
+    source: ClassVar[Source | None] = Source("Black et al. 2022", "arXiv:2204.06745", "sec. 2.1")
+    native_kind: ClassVar[int | None] = 2
+
+    def check(self, *, mixes: bool) -> None:
+        """Raise ValueError where there is nothing beside the MLP."""
+        if not mixes:
+            raise ValueError(
+                "block: parallel joins a mixer and an MLP, and there is no mixer with mixer=none. "
+                "Choose pre, which is the same without a mixer."
+            )
 
     def build(self, parts: Parts) -> Block:
         """Return a `ParallelBlock`."""
         return ParallelBlock(parts)
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
 
-class PlainConfig(Config):
+
+class PlainConfig(BlockVariant):
     """No residual: a norm after the embeddings and after every layer, as in algorithm 1."""
 
     kind: Literal["plain"] = "plain"
     embed_norm: ClassVar[bool] = True
     final_norm: ClassVar[bool] = False
-    source: ClassVar[Source] = Source("the article", "docs/article.md", "algorithm 1")
+    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "algorithm 1")
+    native_kind: ClassVar[int | None] = 3
 
     def build(self, parts: Parts) -> Block:
         """Return a `PlainBlock`."""
         return PlainBlock(parts)
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
 
-BLOCKS = (PreConfig, PostConfig, ParallelConfig, PlainConfig)
-BlockConfig = Annotated[
-    PreConfig | PostConfig | ParallelConfig | PlainConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_alone),
-]
+
+BLOCKS = Family(BlockVariant, (PreConfig, PostConfig, ParallelConfig, PlainConfig))
+BlockConfig = Annotated[BlockVariant, BLOCKS]

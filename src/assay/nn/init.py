@@ -7,14 +7,15 @@ an ablation start from equal weights wherever they share a parameter's name and 
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from assay.schema import Config, kind_alone
+from assay.family import Family, Variant
 from assay.source import Source
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -31,70 +32,67 @@ class Slot:
         shape: (rows, columns) as stored: out × in, or vocabulary × width.
         n_layers: Depth of the model.
         packed_rows: For a query, key or value matrix, the rows of all three together.
+        is_table: Whether it is looked up by row rather than multiplied with.
     """
 
     layer: str
     shape: tuple[int, int]
     n_layers: int
     packed_rows: int
-
-    @property
-    def is_table(self) -> bool:
-        """Whether it is looked up by row rather than multiplied with."""
-        return self.layer in ("embed", "table")
+    is_table: bool
 
 
-class GaussianConfig(Config):
+class InitVariant(Variant):
+    """How matrices and tables start: the weights of `nn.Linear` and `nn.Embedding`."""
+
+    def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
+        """Return the values of one matrix, float32 on the CPU."""
+        raise NotImplementedError
+
+    def bias_bound(self, layer: str, fan_in: int) -> float:
+        """Return the half-width of the uniform distribution of a linear layer's biases."""
+        return 0.0
+
+
+class GaussianConfig(InitVariant):
     """All matrices and tables from N(0, std²), biases 0."""
 
     kind: Literal["gaussian"] = "gaussian"
     std: PositiveFloat = 0.02
     """Standard deviation."""
-    source: ClassVar[Source] = Source("the article", "docs/article.md", "section 3.2")
+    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "section 3.2")
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""
         return _normal(slot.shape, self.std, generator)
 
-    def bias_bound(self, layer: str, fan_in: int) -> float:
-        """Return the half-width of the uniform distribution of biases."""
-        return 0.0
 
-
-class GPT2InitConfig(Config):
+class GPT2InitConfig(InitVariant):
     """N(0, std²), and N(0, std²/2L) for the two matrices of a layer that write to the residual."""
 
     kind: Literal["gpt2"] = "gpt2"
     std: PositiveFloat = 0.02
     """Standard deviation of all but the matrices that write to the residual stream."""
-    source: ClassVar[Source] = Source("Radford et al. 2019", "GPT-2 report", "sec. 2.3")
+    source: ClassVar[Source | None] = Source("Radford et al. 2019", "GPT-2 report", "sec. 2.3")
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""
         damping = math.sqrt(2 * slot.n_layers) if slot.layer in _INTO_RESIDUAL else 1.0
         return _normal(slot.shape, self.std / damping, generator)
 
-    def bias_bound(self, layer: str, fan_in: int) -> float:
-        """Return the half-width of the uniform distribution of biases."""
-        return 0.0
 
-
-class XavierConfig(Config):
+class XavierConfig(InitVariant):
     """Uniform on ±√(6 / (rows + columns)) for matrices and tables alike, biases 0."""
 
     kind: Literal["xavier"] = "xavier"
-    source: ClassVar[Source] = Source("Glorot & Bengio 2010", "AISTATS 9:249-256", "eq. 16")
+    source: ClassVar[Source | None] = Source("Glorot & Bengio 2010", "AISTATS 9:249-256", "eq. 16")
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""
         return _uniform(slot.shape, math.sqrt(6 / sum(slot.shape)), generator)
 
-    def bias_bound(self, layer: str, fan_in: int) -> float:
-        """Return the half-width of the uniform distribution of biases."""
-        return 0.0
 
-
-class TorchConfig(Config):
+class TorchConfig(InitVariant):
     """What PyTorch's constructors draw: the article's appendix as written.
 
     Tables N(0, 1); linear layers and their biases uniform on ±1/√columns; in attention, as in
@@ -102,7 +100,7 @@ class TorchConfig(Config):
     """
 
     kind: Literal["torch"] = "torch"
-    source: ClassVar[Source] = Source("the article", "docs/article.md", "appendix A.3")
+    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "appendix A.3")
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""
@@ -119,19 +117,71 @@ class TorchConfig(Config):
         return 0.0 if layer in _ATTENTION else 1 / math.sqrt(fan_in)
 
 
-INITS = (GaussianConfig, GPT2InitConfig, XavierConfig, TorchConfig)
-InitConfig = Annotated[
-    GaussianConfig | GPT2InitConfig | XavierConfig | TorchConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_alone),
-]
+INITS = Family(InitVariant, (GaussianConfig, GPT2InitConfig, XavierConfig, TorchConfig))
+InitConfig = Annotated[InitVariant, INITS]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The part of a model that a parameter or buffer belongs to.
+
+    Attributes:
+        variant: Whose module it is.
+        build: Builds the module anew.
+        name: Of the parameter or buffer within the module.
+    """
+
+    variant: Variant
+    build: Callable[[], nn.Module | None]
+    name: str
+
+    def initial(self, seed: int) -> Tensor | float:
+        """Return what its variant declares, or else what the constructor of its module gives it.
+
+        The constructor draws from a stream of its own, so that no other parameter changes it.
+        """
+        if (declared := self.variant.initial(self.name)) is not None:
+            return declared
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            module = self.build()
+        assert module is not None, "a module that has a parameter is built"
+        return {**dict(module.named_parameters()), **dict(module.named_buffers())}[self.name]
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, init: InitConfig, *, n_layers: int, seed: int) -> None:
-    """Fill every parameter of `model`; norms start as the identity."""
+def initialise(
+    model: nn.Module,
+    init: InitVariant,
+    piece_of: Callable[[str], Piece],
+    *,
+    n_layers: int,
+    seed: int,
+) -> None:
+    """Fill every parameter and buffer of `model`.
+
+    Args:
+        model: With memory for all of them.
+        init: Draws linear layers and tables.
+        piece_of: Returns the piece that another parameter or buffer belongs to.
+        n_layers: Depth of the model.
+        seed: Of all streams.
+    """
     for name, parameter in model.named_parameters():
-        parameter.copy_(_initial(model, name, init, n_layers, _generator(seed, name)))
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            start = piece_of(name).initial(stream_seed(seed, name))
+            parameter.copy_(torch.as_tensor(start))
+            continue
+        generator, layer = _generator(seed, name), owner.rpartition(".")[2]
+        if leaf == "bias":
+            bound = init.bias_bound(layer, module.weight.shape[1])
+            parameter.copy_(_uniform((module.weight.shape[0],), bound, generator))
+        else:
+            parameter.copy_(init.draw(_slot(model, owner, n_layers), generator))
+    for name, buffer in model.named_buffers():
+        buffer.copy_(torch.as_tensor(piece_of(name).initial(stream_seed(seed, name))))
 
 
 def blank_table(rows: int, width: int) -> nn.Embedding:
@@ -156,24 +206,15 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(seed, name))
 
 
-def _initial(
-    model: nn.Module, name: str, init: InitConfig, n_layers: int, generator: torch.Generator
-) -> Tensor:
-    owner, _, leaf = name.rpartition(".")
-    module, layer = model.get_submodule(owner), owner.rpartition(".")[2]
-    if not isinstance(module, nn.Linear | nn.Embedding):  # a norm
-        fill = torch.ones if leaf == "weight" else torch.zeros
-        return fill(module.get_parameter(leaf).shape)
-    weight = module.weight
-    if leaf == "bias":
-        bound = init.bias_bound(layer, weight.shape[1])
-        return _uniform((weight.shape[0],), bound, generator)
+def _slot(model: nn.Module, owner: str, n_layers: int) -> Slot:
+    module, (parent, _, layer) = model.get_submodule(owner), owner.rpartition(".")
     packed = 0
     if layer in _PACKED:
-        attention = model.get_submodule(owner.rpartition(".")[0])
-        packed = sum(attention.get_parameter(f"{part}.weight").shape[0] for part in _PACKED)
-    shape = (weight.shape[0], weight.shape[1])
-    return init.draw(Slot(layer, shape, n_layers, packed), generator)
+        beside = dict(model.get_submodule(parent).named_children())
+        linear = [beside[part] for part in _PACKED if part in beside]
+        packed = sum(one.get_parameter("weight").shape[0] for one in linear)
+    rows, columns = module.get_parameter("weight").shape
+    return Slot(layer, (rows, columns), n_layers, packed, isinstance(module, nn.Embedding))
 
 
 def _normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:

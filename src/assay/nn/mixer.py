@@ -3,17 +3,21 @@
 Shapes: B batch, T tokens, D model width, H heads, C = H · K channels, K width of one head.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from assay.errors import ConfigError
+from assay.family import Family, Variant
 from assay.nn.attention import Context, attend
 from assay.nn.cache import LayerCache
 from assay.nn.norm import RMSNorm
 from assay.nn.position import Rotation
-from assay.schema import Config, Size, kind_alone
+from assay.schema import Size
 from assay.source import Source
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -68,36 +72,89 @@ class Attention(nn.Module):
         return heads if rotation is None else rotation(heads)
 
 
-class NoMixerConfig(Config):
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What positions, masks, caches and kernels must know of a mixer that is attention.
+
+    Attributes:
+        n_heads: H, query heads.
+        n_kv_heads: G, key and value heads.
+        window: Tokens a query sees, itself included. None: all before it.
+        dropout: Probability with which an attention weight is zeroed in training.
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    window: int | None = None
+    dropout: float = 0.0
+
+
+class MixerVariant(Variant):
+    """What moves information between tokens."""
+
+    mixes: ClassVar[bool] = True
+    """Whether there is anything to build."""
+
+    def check(self, d_model: int) -> None:
+        """Raise ValueError for a width it cannot have."""
+
+    def heads(self) -> Heads | None:
+        """Return its heads where it calls `assay.nn.attention.attend`; None: it does not."""
+        return None
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module | None:
+        """Return the module; called with (x, context, cache), x of shape (B, T, D)."""
+        raise NotImplementedError
+
+    def num_params(self, d_model: int, *, bias: bool) -> int | None:
+        """Return how many numbers a layer learns, in closed form; None: not counted."""
+        return None
+
+    def matrix_flops(self, d_model: int) -> int | None:
+        """Return the FLOPs of a token in products with weights, of a layer; None: not counted."""
+        return None
+
+    def score_flops(self, d_model: int) -> int | None:
+        """Return the FLOPs of a pair of query and key, of a layer; None: not counted."""
+        return None
+
+    def reference(
+        self, x: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T D"]:
+        """Return what a layer computes, written out in float64; `weights` by parameter name."""
+        raise ConfigError(
+            f"mixer={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
+            "writes it out in float64, to compare with."
+        )
+
+
+class NoMixerConfig(MixerVariant):
     """No mixing: each token sees itself and its position alone (the article's algorithm 1)."""
 
     kind: Literal["none"] = "none"
     source: ClassVar[Source | None] = Source("the article", "docs/article.md", "algorithm 1")
 
-    @property
-    def n_heads(self) -> int:
-        """No heads."""
-        return 0
+    native_kind: ClassVar[int | None] = 0
+    mixes: ClassVar[bool] = False
 
-    @property
-    def window(self) -> int | None:
-        """Nothing is looked back at."""
-        return None
-
-    @property
-    def dropout(self) -> float:
-        """No weights are dropped."""
-        return 0.0
-
-    def check(self, d_model: int) -> None:
-        """Accept every width."""
-
-    def build(self, d_model: int, *, bias: bool) -> Attention | None:
+    def build(self, d_model: int, *, bias: bool) -> nn.Module | None:
         """Return nothing."""
         return None
 
+    def num_params(self, d_model: int, *, bias: bool) -> int | None:
+        """Return 0."""
+        return 0
 
-class AttentionConfig(Config):
+    def matrix_flops(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
+
+    def score_flops(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
+
+
+class AttentionConfig(MixerVariant):
     """Causal self-attention."""
 
     kind: Literal["attention"] = "attention"
@@ -112,6 +169,7 @@ class AttentionConfig(Config):
     dropout: Probability = 0.0
     """Probability with which an attention weight is zeroed in training."""
     source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 1")
+    native_kind: ClassVar[int | None] = 1
 
     @property
     def kv_heads(self) -> int:
@@ -130,12 +188,35 @@ class AttentionConfig(Config):
                 f"mixer.n_heads = {self.n_heads}."
             )
 
-    def build(self, d_model: int, *, bias: bool) -> Attention | None:
+    def heads(self) -> Heads | None:
+        """Return them as configured."""
+        return Heads(self.n_heads, self.kv_heads, self.window, self.dropout)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module | None:
         """Return an `Attention` of width `d_model`."""
         return Attention(d_model, self, bias=bias)
 
+    def initial(self, name: str) -> float | None:
+        """Return 1: what it learns beside its matrices are the scales of `q_norm` and `k_norm`."""
+        return 1.0
 
-MIXERS = (NoMixerConfig, AttentionConfig)
-MixerConfig = Annotated[
-    NoMixerConfig | AttentionConfig, Field(discriminator="kind"), BeforeValidator(kind_alone)
-]
+    def num_params(self, d_model: int, *, bias: bool) -> int | None:
+        """Return those of four matrices, their biases and the norms of queries and keys."""
+        d_head = d_model // self.n_heads
+        biases = 2 * (d_model + d_head * self.kv_heads) if bias else 0
+        return self._matrices(d_model) + biases + (2 * d_head if self.qk_norm else 0)
+
+    def matrix_flops(self, d_model: int) -> int | None:
+        """Return two FLOPs a number of a matrix."""
+        return 2 * self._matrices(d_model)
+
+    def score_flops(self, d_model: int) -> int | None:
+        """Return those of a query times a key and of a weight times a value, all heads."""
+        return 4 * d_model
+
+    def _matrices(self, d_model: int) -> int:
+        return 2 * d_model * (d_model + d_model // self.n_heads * self.kv_heads)
+
+
+MIXERS = Family(MixerVariant, (NoMixerConfig, AttentionConfig))
+MixerConfig = Annotated[MixerVariant, MIXERS]

@@ -4,15 +4,16 @@ Shapes: `...` any leading dimensions, D the model width, F the inner width `d_ff
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from assay.schema import Config, Size, kind_alone
+from assay.errors import ConfigError
+from assay.family import Family, Variant
+from assay.schema import Size
 from assay.source import Source
 
 Activation = Callable[[Tensor], Tensor]
@@ -76,16 +77,77 @@ def gated_width(d_model: int) -> int:
     return 8 * -(-d_model // 3)
 
 
-class PlainConfig(Config):
+class MLPVariant(Variant):
+    """What works on each token by itself.
+
+    Attributes:
+        gated: Whether its module holds a third matrix, `gate`.
+        native_kind: Its activation, as in native/abi.h.
+    """
+
+    gated: ClassVar[bool] = False
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width, or whatever stands for it."""
+        return plain_width(d_model)
+
+    def build(self, d_model: int, *, bias: bool) -> nn.Module:
+        """Return the module, which maps (..., D) to (..., D)."""
+        raise NotImplementedError
+
+    def num_params(self, d_model: int, *, bias: bool) -> int | None:
+        """Return how many numbers a layer learns, in closed form; None: not counted."""
+        return None
+
+    def matrix_flops(self, d_model: int) -> int | None:
+        """Return the FLOPs of a token in products with weights, of a layer; None: not counted."""
+        return None
+
+    def reference(
+        self, x: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T D"]:
+        """Return what a layer computes, written out in float64; `weights` by parameter name."""
+        raise ConfigError(
+            f"mlp={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
+            "writes it out in float64, to compare with."
+        )
+
+
+class DenseConfig(MLPVariant):
+    """What all variants of assay share: two or three matrices and an activation."""
+
+    d_ff: Size | None = None
+    """Inner width."""
+
+    @abstractmethod
+    def activation(self) -> Activation:
+        """Return the function of the inner layer, or of its gate."""
+
+    def reference_activation(self, x: Float[Tensor, "T F"]) -> Float[Tensor, "T F"]:
+        """Return what `activation()` computes, written out in float64."""
+        raise ConfigError(
+            f"mlp={self.kind}: no `reference_activation` found in {type(self).__name__}; expected "
+            "one that writes its formula out in float64, to compare with."
+        )
+
+    def num_params(self, d_model: int, *, bias: bool) -> int | None:
+        """Return those of the matrices and of their biases."""
+        biases = (1 + self.gated) * self.width(d_model) + d_model if bias else 0
+        return self._matrices(d_model) + biases
+
+    def matrix_flops(self, d_model: int) -> int | None:
+        """Return two FLOPs a number of a matrix."""
+        return 2 * self._matrices(d_model)
+
+    def _matrices(self, d_model: int) -> int:
+        return (2 + self.gated) * d_model * self.width(d_model)
+
+
+class PlainConfig(DenseConfig):
     """What the plain layers share: a variant names its kind and its activation."""
 
     d_ff: Size | None = None
     """Inner width. Null: 4 d_model."""
-    gated: ClassVar[bool] = False
-
-    @abstractmethod
-    def activation(self) -> Activation:
-        """Return the function between the two layers."""
 
     def width(self, d_model: int) -> int:
         """Return the inner width."""
@@ -96,16 +158,12 @@ class PlainConfig(Config):
         return MLP(d_model, self.width(d_model), self.activation(), bias=bias)
 
 
-class GatedConfig(Config):
+class GatedConfig(DenseConfig):
     """What the gated layers share: a variant names its kind and the activation of its gate."""
 
     d_ff: Size | None = None
     """Inner width. Null: 8/3 d_model, rounded up to a multiple of 8."""
     gated: ClassVar[bool] = True
-
-    @abstractmethod
-    def activation(self) -> Activation:
-        """Return the function of the gate."""
 
     def width(self, d_model: int) -> int:
         """Return the inner width."""
@@ -122,18 +180,26 @@ class GELUConfig(PlainConfig):
     kind: Literal["gelu"] = "gelu"
     approximate: Literal["none", "tanh"] = "none"
     """`none` is x Φ(x) exactly; `tanh` its approximation."""
-    source: ClassVar[Source] = Source("Hendrycks & Gimpel 2016", "arXiv:1606.08415", "sec. 2")
+    source: ClassVar[Source | None] = Source(
+        "Hendrycks & Gimpel 2016", "arXiv:1606.08415", "sec. 2"
+    )
+    native_kind: ClassVar[int | None] = 0
 
     def activation(self) -> Activation:
         """Return GELU."""
         return F.gelu if self.approximate == "none" else gelu_tanh
+
+    def kernel_kind(self) -> int | None:
+        """Return the number of the formula."""
+        return 0 if self.approximate == "none" else 1
 
 
 class ReLUConfig(PlainConfig):
     """Rectified linear unit."""
 
     kind: Literal["relu"] = "relu"
-    source: ClassVar[Source] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 2")
+    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 2")
+    native_kind: ClassVar[int | None] = 2
 
     def activation(self) -> Activation:
         """Return ReLU."""
@@ -144,7 +210,8 @@ class ReLU2Config(PlainConfig):
     """Square of the rectified linear unit."""
 
     kind: Literal["relu2"] = "relu2"
-    source: ClassVar[Source] = Source("So et al. 2021", "arXiv:2109.08668", "sec. 3.2")
+    source: ClassVar[Source | None] = Source("So et al. 2021", "arXiv:2109.08668", "sec. 3.2")
+    native_kind: ClassVar[int | None] = 3
 
     def activation(self) -> Activation:
         """Return ReLU squared."""
@@ -155,7 +222,8 @@ class SwiGLUConfig(GatedConfig):
     """A linear layer gated by SiLU."""
 
     kind: Literal["swiglu"] = "swiglu"
-    source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+    source: ClassVar[Source | None] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+    native_kind: ClassVar[int | None] = 4
 
     def activation(self) -> Activation:
         """Return SiLU."""
@@ -166,16 +234,13 @@ class GeGLUConfig(GatedConfig):
     """A linear layer gated by GELU."""
 
     kind: Literal["geglu"] = "geglu"
-    source: ClassVar[Source] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+    source: ClassVar[Source | None] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+    native_kind: ClassVar[int | None] = 0
 
     def activation(self) -> Activation:
         """Return GELU."""
         return F.gelu
 
 
-MLPS = (GELUConfig, ReLUConfig, ReLU2Config, SwiGLUConfig, GeGLUConfig)
-MLPConfig = Annotated[
-    GELUConfig | ReLUConfig | ReLU2Config | SwiGLUConfig | GeGLUConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_alone),
-]
+MLPS = Family(MLPVariant, (GELUConfig, ReLUConfig, ReLU2Config, SwiGLUConfig, GeGLUConfig))
+MLPConfig = Annotated[MLPVariant, MLPS]

@@ -4,6 +4,7 @@ Shapes: B batch, T new tokens, D model width, V vocabulary, H heads.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -16,11 +17,18 @@ from assay.nn.attention import Context, Kernel
 from assay.nn.block import BlockConfig, Parts, PreConfig
 from assay.nn.cache import KVCache, LayerCache
 from assay.nn.head import LogitScale, logit_factor, unembed
-from assay.nn.init import GPT2InitConfig, InitConfig, blank_table, initialise
+from assay.nn.init import (
+    GPT2InitConfig,
+    InitConfig,
+    Piece,
+    blank_table,
+    initialise,
+    stream_seed,
+)
 from assay.nn.mixer import AttentionConfig, MixerConfig, Probability
 from assay.nn.mlp import MLPConfig, SwiGLUConfig
 from assay.nn.norm import NormConfig, RMSNormConfig
-from assay.nn.position import PositionConfig, RopeConfig
+from assay.nn.position import Position, PositionConfig, RopeConfig
 from assay.nn.sight import Sight
 from assay.schema import Config, Size
 
@@ -62,12 +70,8 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _pieces_fit(self) -> "ModelConfig":
         self.mixer.check(self.d_model)
-        self.position.check(d_model=self.d_model, n_heads=self.mixer.n_heads)
-        if self.block.kind == "parallel" and self.mixer.kind == "none":
-            raise ValueError(
-                "block: parallel joins a mixer and an MLP, and there is no mixer with mixer=none. "
-                "Choose pre, which is the same without a mixer."
-            )
+        self.position.check(d_model=self.d_model, n_heads=self.n_heads)
+        self.block.check(mixes=self.mixer.mixes)
         return self
 
     @property
@@ -87,7 +91,32 @@ class ModelConfig(Config):
     @property
     def drops(self) -> bool:
         """Whether training draws random numbers."""
-        return self.dropout > 0 or self.mixer.dropout > 0
+        return self.dropout > 0 or self.attention_dropout > 0
+
+    @property
+    def n_heads(self) -> int:
+        """H, query heads; 0 without attention."""
+        return 0 if (heads := self.mixer.heads()) is None else heads.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """G, key and value heads; 0 without attention."""
+        return 0 if (heads := self.mixer.heads()) is None else heads.n_kv_heads
+
+    @property
+    def d_head(self) -> int:
+        """K, the width of one head; 0 without attention."""
+        return self.d_model // self.n_heads if self.n_heads else 0
+
+    @property
+    def window(self) -> int | None:
+        """Tokens a query sees, itself included. None: all before it."""
+        return None if (heads := self.mixer.heads()) is None else heads.window
+
+    @property
+    def attention_dropout(self) -> float:
+        """Probability with which an attention weight is zeroed in training."""
+        return 0.0 if (heads := self.mixer.heads()) is None else heads.dropout
 
 
 class GPT(nn.Module):
@@ -112,9 +141,7 @@ class GPT(nn.Module):
         self.recompute = False
         d_model, block = config.d_model, config.block
         self.embed = blank_table(config.vocab, d_model)
-        self.position = config.position.build(
-            d_model=d_model, n_heads=config.mixer.n_heads, max_seq_len=config.max_seq_len
-        )
+        self.position = _position(config)
         self.embed_norm = config.norm.build(d_model) if block.embed_norm else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(block.build(_parts(config)) for _ in range(config.n_layers))
@@ -129,12 +156,9 @@ class GPT(nn.Module):
         """Build on the meta device, take memory on `device`, draw the weights from `seed`."""
         with torch.device("meta"):
             model = cls(config)
-        blank = {
-            name: torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-            for name, tensor in model.state_dict().items()
-        }
-        model.load_state_dict(blank, assign=True)  # `to_empty` loads sympy
-        initialise(model, config.init, n_layers=config.n_layers, seed=seed)
+        _take_memory(model, device)
+        piece_of = partial(_piece_of, config)
+        initialise(model, config.init, piece_of, n_layers=config.n_layers, seed=seed)
         return model
 
     def forward(
@@ -211,11 +235,21 @@ class GPT(nn.Module):
 
     def new_cache(self) -> KVCache:
         """Return an empty cache for this model."""
-        return KVCache.empty(self.config.n_layers, window=self.config.mixer.window)
+        return KVCache.empty(self.config.n_layers, window=self.config.window)
+
+    @torch.no_grad()
+    def fill_unsaved_buffers(self) -> None:
+        """Give the buffers that no checkpoint holds what their constructors give them."""
+        saved = self.state_dict().keys()
+        for name, _ in list(self.named_buffers()):
+            if name not in saved:
+                owner, _, leaf = name.rpartition(".")
+                start = torch.as_tensor(_piece_of(self.config, name).initial(stream_seed(0, name)))
+                setattr(self.get_submodule(owner), leaf, start)
 
     def _check_length(self, length: int) -> None:
         limit = self.config.max_seq_len
-        if self.config.position.kind == "learned" and length > limit:
+        if self.config.position.bounded and length > limit:
             raise ConfigError(
                 f"model.max_seq_len: the table of learned positions ends at {limit} tokens; found "
                 f"{length}. Shorten the text or train with a larger max_seq_len."
@@ -225,15 +259,16 @@ class GPT(nn.Module):
         self, tokens: Tensor, start: int, padding: Tensor | None, dtype: torch.dtype
     ) -> Sight:
         """Return what the new tokens see of themselves and of what a cache holds."""
-        window, n_new = self.config.mixer.window, tokens.shape[1]
+        window, n_new = self.config.window, tokens.shape[1]
         held = start if window is None else min(start, window - 1)
+        distances = torch.arange(held + n_new, device=tokens.device)
         return Sight(
             n_queries=n_new,
             n_keys=held + n_new,
             first_key=start - held,
             window=window,
             padding=padding,
-            slopes=self.position.slopes(dtype, tokens.device),
+            by_distance=self.position.score_bias(distances, dtype),
         )
 
     def _through(
@@ -245,6 +280,12 @@ class GPT(nn.Module):
         return block(x, context, cache)
 
 
+def _position(config: ModelConfig) -> Position:
+    return config.position.build(
+        d_model=config.d_model, n_heads=config.n_heads, max_seq_len=config.max_seq_len
+    )
+
+
 def _parts(config: ModelConfig) -> Parts:
     return Parts(
         norm=lambda: config.norm.build(config.d_model),
@@ -252,3 +293,32 @@ def _parts(config: ModelConfig) -> Parts:
         mlp=config.mlp.build(config.d_model, bias=config.bias),
         dropout=config.dropout,
     )
+
+
+def _take_memory(model: GPT, device: torch.device | str) -> None:
+    """Replace what lies on the meta device; `to_empty` would load sympy."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            blank = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            setattr(module, name, nn.Parameter(blank, requires_grad=parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+
+
+def _piece_of(config: ModelConfig, name: str) -> Piece:
+    """Return the piece of a `GPT` that a parameter or buffer belongs to."""
+    top, _, within = name.partition(".")
+    norm = partial(config.norm.build, config.d_model)
+    if top == "position":
+        return Piece(config.position, lambda: _position(config), within)
+    if top != "blocks":
+        return Piece(config.norm, norm, within)
+    _, _, local = within.partition(".")  # without the number of the block
+    part, _, within = local.partition(".")
+    if part == "mixer":
+        return Piece(config.mixer, lambda: _parts(config).mixer, within)
+    if part == "mlp":
+        return Piece(config.mlp, lambda: _parts(config).mlp, within)
+    if part in config.block.norms(mixes=config.mixer.mixes):
+        return Piece(config.norm, norm, within)
+    return Piece(config.block, lambda: config.block.build(_parts(config)), local)

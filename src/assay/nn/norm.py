@@ -3,17 +3,45 @@
 Shapes: `...` any leading dimensions, D the model width. Statistics are taken over D, per token.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from assay.schema import Config, kind_alone
+from assay.errors import ConfigError
+from assay.family import Family, Variant
 from assay.source import Source
 
 Affine = Literal["scale_shift", "scale", "none"]
+_AFFINE_VECTORS = {"none": 0, "scale": 1, "scale_shift": 2}
+
+
+class NormVariant(Variant):
+    """A norm: a layer that maps activations of width D to activations of width D, per token.
+
+    Attributes:
+        native_kind: As in native/abi.h.
+    """
+
+    def build(self, d_model: int) -> nn.Module:
+        """Return the layer for activations of width `d_model`."""
+        raise NotImplementedError
+
+    def num_params(self, d_model: int) -> int | None:
+        """Return how many numbers it learns, in closed form; None: not counted."""
+        return None
+
+    def reference(
+        self, x: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T D"]:
+        """Return what `build(D)` computes, written out in float64; `weights` by parameter name."""
+        raise ConfigError(
+            f"norm={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
+            "writes its formula out in float64, to compare with."
+        )
 
 
 class SigmaNorm(nn.Module):
@@ -100,18 +128,22 @@ class RootMeanSquare(torch.autograd.Function):
         return torch.addcmul(dy * weight * r, x, along * r**3 / -x.shape[-1]), d_weight, None
 
 
-class NoNormConfig(Config):
+class NoNormConfig(NormVariant):
     """No normalisation: the control arm of the stability experiment."""
 
     kind: Literal["none"] = "none"
-    source: ClassVar[Source | None] = None
+    native_kind: ClassVar[int | None] = 0
 
     def build(self, d_model: int) -> nn.Module:
         """Return the identity."""
         return nn.Identity()
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
 
-class LayerNormConfig(Config):
+
+class LayerNormConfig(NormVariant):
     """Centre, scale to unit variance, then an affine map per channel."""
 
     kind: Literal["layer"] = "layer"
@@ -120,14 +152,19 @@ class LayerNormConfig(Config):
     affine: Affine = "scale_shift"
     """Learned per channel: a scale and a shift, a scale alone, or none."""
     source: ClassVar[Source | None] = Source("Ba et al. 2016", "arXiv:1607.06450", "eq. 4")
+    native_kind: ClassVar[int | None] = 1
 
     def build(self, d_model: int) -> nn.Module:
         """Return PyTorch's own layer; ours would be no better."""
         scale, shift = self.affine != "none", self.affine == "scale_shift"
         return nn.LayerNorm(d_model, eps=self.eps, elementwise_affine=scale, bias=shift)
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return a number per channel for each of scale and shift."""
+        return _AFFINE_VECTORS[self.affine] * d_model
 
-class SigmaNormConfig(Config):
+
+class SigmaNormConfig(NormVariant):
     """Layer normalisation as the article writes it, ε outside the root."""
 
     kind: Literal["sigma"] = "sigma"
@@ -136,13 +173,18 @@ class SigmaNormConfig(Config):
     affine: Affine = "scale_shift"
     """Learned per channel: a scale and a shift, a scale alone, or none."""
     source: ClassVar[Source | None] = Source("the article", "docs/article.md", "section 2.2")
+    native_kind: ClassVar[int | None] = 2
 
     def build(self, d_model: int) -> nn.Module:
         """Return a `SigmaNorm` of width `d_model`."""
         return SigmaNorm(d_model, eps=self.eps, affine=self.affine)
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return a number per channel for each of scale and shift."""
+        return _AFFINE_VECTORS[self.affine] * d_model
 
-class RMSNormConfig(Config):
+
+class RMSNormConfig(NormVariant):
     """Scale by the root mean square; no centring, no shift."""
 
     kind: Literal["rms"] = "rms"
@@ -151,16 +193,16 @@ class RMSNormConfig(Config):
     affine: Literal["scale", "none"] = "scale"
     """Learned per channel: a scale, or nothing."""
     source: ClassVar[Source | None] = Source("Zhang & Sennrich 2019", "arXiv:1910.07467", "eq. 4")
+    native_kind: ClassVar[int | None] = 3
 
     def build(self, d_model: int) -> nn.Module:
         """Return an `RMSNorm` of width `d_model`."""
         return RMSNorm(d_model, eps=self.eps, elementwise_affine=self.affine == "scale")
 
+    def num_params(self, d_model: int) -> int | None:
+        """Return a number per channel for each of scale and shift."""
+        return _AFFINE_VECTORS[self.affine] * d_model
 
-# A variant joins the laboratory by being named here, twice, and nowhere else.
-NORMS = (NoNormConfig, LayerNormConfig, SigmaNormConfig, RMSNormConfig)
-NormConfig = Annotated[
-    NoNormConfig | LayerNormConfig | SigmaNormConfig | RMSNormConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_alone),
-]
+
+NORMS = Family(NormVariant, (NoNormConfig, LayerNormConfig, SigmaNormConfig, RMSNormConfig))
+NormConfig = Annotated[NormVariant, NORMS]

@@ -7,19 +7,19 @@ position and needs no offset; `B` is 1 where all rows of a batch share their pos
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
+from assay.errors import ConfigError
+from assay.family import Family, Variant
 from assay.nn.init import blank_table
-from assay.schema import Config, kind_alone
 from assay.source import Source
-
-_CPU = torch.device("cpu")
 
 _SINUSOID_BASE = 10_000.0  # Vaswani et al. 2017, section 3.5
 
@@ -27,7 +27,7 @@ _SINUSOID_BASE = 10_000.0  # Vaswani et al. 2017, section 3.5
 class Position(nn.Module):
     """No position information, and the three places where a variant may add some.
 
-    A variant is one subclass that overrides exactly one of the three methods. There is no second
+    A variant is one subclass that overrides `embed`, `rotation` or `score_bias`. There is no second
     level: to change a variant a little, write another.
     """
 
@@ -41,8 +41,19 @@ class Position(nn.Module):
         """Return by which angles queries and keys at these positions are turned."""
         return None
 
-    def slopes(self, dtype: torch.dtype, device: torch.device = _CPU) -> Float[Tensor, " H"] | None:
-        """Return what each head takes from a score per token of distance, before the softmax."""
+    def score_bias(
+        self, distances: Int[Tensor, " N"], dtype: torch.dtype
+    ) -> Float[Tensor, "H N"] | None:
+        """Return what each head adds to a score, before the softmax, by how far back the key is.
+
+        Args:
+            distances: In tokens, from a query back to a key; 0 is the query's own token.
+            dtype: At least float32.
+        """
+        return None
+
+    def learned_vectors(self) -> Tensor | None:
+        """Return the vectors that `embed` adds, by position, where they are learned."""
         return None
 
 
@@ -101,6 +112,10 @@ class Learned(Position):
         """Add row `positions` of the table."""
         return x + self.table(positions)
 
+    def learned_vectors(self) -> Tensor | None:
+        """Return the table."""
+        return self.table.weight
+
 
 class Sinusoidal(Position):
     """Sines in the even channels and cosines in the odd ones, added to the token embeddings."""
@@ -141,9 +156,11 @@ class Alibi(Position):
         super().__init__()
         self.n_heads = n_heads
 
-    def slopes(self, dtype: torch.dtype, device: torch.device = _CPU) -> Float[Tensor, " H"] | None:
-        """Return the slopes of the paper; no weights, so nothing to keep in the model."""
-        return _slopes_there(self.n_heads, dtype, device)
+    def score_bias(
+        self, distances: Int[Tensor, " N"], dtype: torch.dtype
+    ) -> Float[Tensor, "H N"] | None:
+        """Return the slopes of the paper times the distance; no weights to keep in the model."""
+        return _slopes_there(self.n_heads, dtype, distances.device)[:, None] * -distances
 
 
 @functools.cache
@@ -172,7 +189,8 @@ def _angles(positions: Int[Tensor, "P T"], *, width: int, base: float) -> Float[
     return positions[..., None].to(wide) * base**-exponent
 
 
-def _needs_attention(what: str, n_heads: int) -> None:
+def needs_attention(what: str, n_heads: int) -> None:
+    """Raise ValueError where a model has no attention, of which a position is `what`."""
     if not n_heads:
         raise ValueError(
             f"position: {what} of attention, and there is none with mixer=none. Choose none, "
@@ -180,49 +198,116 @@ def _needs_attention(what: str, n_heads: int) -> None:
         )
 
 
-class NoPositionConfig(Config):
+class PositionVariant(Variant):
+    """A way for tokens to know where they are.
+
+    Attributes:
+        bounded: Whether it ends at `max_seq_len`, as a table does.
+        native_kind: Any number: the kernels take vectors, angles and the slopes of ALiBi.
+    """
+
+    bounded: ClassVar[bool] = False
+
+    def check(self, *, d_model: int, n_heads: int) -> None:
+        """Raise ValueError for a model it cannot be part of; `n_heads` is 0 without attention."""
+
+    def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
+        """Return the module."""
+        raise NotImplementedError
+
+    def num_params(self, *, d_model: int, n_heads: int, max_seq_len: int) -> int | None:
+        """Return how many numbers it learns, in closed form; None: not counted."""
+        return None
+
+    def reference_vectors(
+        self, zeros: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T D"]:
+        """Return what `embed` adds to the embeddings of T tokens, in float64: zeros, unless told.
+
+        Args:
+            zeros: Of the shape wanted.
+            weights: By parameter name.
+        """
+        self._check_told("embed", "reference_vectors")
+        return zeros
+
+    def reference_turned(self, q_or_k: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+        """Return the queries or keys of T tokens as `rotation` turns them, in float64."""
+        self._check_told("rotation", "reference_turned")
+        return q_or_k
+
+    def reference_bias(
+        self, distances: Float[Tensor, "T T"], head: int, weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T T"]:
+        """Return what `score_bias` adds to the scores of a head, in float64.
+
+        Args:
+            distances: In tokens, from query (row) back to key (column); below 0 for later keys.
+            head: Counted from 0.
+            weights: By parameter name.
+        """
+        self._check_told("score_bias", "reference_bias")
+        return torch.zeros_like(distances)
+
+    def _check_told(self, hook: str, twin: str) -> None:
+        module = type(self.build(d_model=32, n_heads=2, max_seq_len=2))
+        if getattr(module, hook) is not getattr(Position, hook):
+            raise ConfigError(
+                f"position={self.kind}: no `{twin}` found in {type(self).__name__}; expected one "
+                f"that writes out in float64 what its {hook} computes, to compare with."
+            )
+
+
+class NoPositionConfig(PositionVariant):
     """No position information; causality alone breaks the symmetry."""
 
     kind: Literal["none"] = "none"
     source: ClassVar[Source | None] = Source("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 2")
-
-    def check(self, *, d_model: int, n_heads: int) -> None:
-        """Accept every shape."""
+    native_kind: ClassVar[int | None] = 0
 
     def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
         """Return the base, which adds nothing."""
         return Position()
 
+    def num_params(self, *, d_model: int, n_heads: int, max_seq_len: int) -> int | None:
+        """Return 0."""
+        return 0
 
-class LearnedConfig(Config):
+
+class LearnedConfig(PositionVariant):
     """One learned vector per position, up to `max_seq_len`."""
 
     kind: Literal["learned"] = "learned"
+    bounded: ClassVar[bool] = True
     source: ClassVar[Source | None] = Source("the article", "docs/article.md", "section 2.1")
-
-    def check(self, *, d_model: int, n_heads: int) -> None:
-        """Accept every shape."""
+    native_kind: ClassVar[int | None] = 1
 
     def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
         """Return a table of `max_seq_len` rows."""
         return Learned(d_model, max_seq_len=max_seq_len)
 
+    def num_params(self, *, d_model: int, n_heads: int, max_seq_len: int) -> int | None:
+        """Return a number per channel and position."""
+        return max_seq_len * d_model
 
-class SinusoidalConfig(Config):
+
+class SinusoidalConfig(PositionVariant):
     """Fixed waves of geometrically growing length, of amplitude 1."""
 
     kind: Literal["sinusoidal"] = "sinusoidal"
     source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.5")
-
-    def check(self, *, d_model: int, n_heads: int) -> None:
-        """Accept every shape."""
+    native_kind: ClassVar[int | None] = 2
 
     def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
         """Return the waves, which hold no parameters."""
         return Sinusoidal()
 
+    def num_params(self, *, d_model: int, n_heads: int, max_seq_len: int) -> int | None:
+        """Return 0."""
+        return 0
 
-class RopeConfig(Config):
+
+class RopeConfig(PositionVariant):
     """Rotary embedding."""
 
     kind: Literal["rope"] = "rope"
@@ -231,10 +316,11 @@ class RopeConfig(Config):
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each head's channels that turns (GPT-NeoX: 0.25); rounded down to whole channels."""
     source: ClassVar[Source | None] = Source("Su et al. 2021", "arXiv:2104.09864", "eq. 15")
+    native_kind: ClassVar[int | None] = 3
 
     def check(self, *, d_model: int, n_heads: int) -> None:
         """Raise ValueError without attention, or if the channels to turn cannot be paired."""
-        _needs_attention("rope turns the queries and keys", n_heads)
+        needs_attention("rope turns the queries and keys", n_heads)
         d_head = d_model // n_heads
         width = int(self.fraction * d_head)
         if width % 2 or not width:
@@ -248,25 +334,32 @@ class RopeConfig(Config):
         """Return a `Rope` over `fraction` of each head."""
         return Rope(int(self.fraction * (d_model // n_heads)), theta=self.theta)
 
+    def num_params(self, *, d_model: int, n_heads: int, max_seq_len: int) -> int | None:
+        """Return 0."""
+        return 0
 
-class AlibiConfig(Config):
+
+class AlibiConfig(PositionVariant):
     """Attention with linear biases."""
 
     kind: Literal["alibi"] = "alibi"
     source: ClassVar[Source | None] = Source("Press et al. 2021", "arXiv:2108.12409", "sec. 3")
+    native_kind: ClassVar[int | None] = 4
 
     def check(self, *, d_model: int, n_heads: int) -> None:
         """Raise ValueError if there is no attention to bias."""
-        _needs_attention("alibi biases the scores", n_heads)
+        needs_attention("alibi biases the scores", n_heads)
 
     def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
         """Return an `Alibi` for `n_heads` heads."""
         return Alibi(n_heads)
 
+    def num_params(self, *, d_model: int, n_heads: int, max_seq_len: int) -> int | None:
+        """Return 0."""
+        return 0
 
-POSITIONS = (NoPositionConfig, LearnedConfig, SinusoidalConfig, RopeConfig, AlibiConfig)
-PositionConfig = Annotated[
-    NoPositionConfig | LearnedConfig | SinusoidalConfig | RopeConfig | AlibiConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_alone),
-]
+
+POSITIONS = Family(
+    PositionVariant, (NoPositionConfig, LearnedConfig, SinusoidalConfig, RopeConfig, AlibiConfig)
+)
+PositionConfig = Annotated[PositionVariant, POSITIONS]

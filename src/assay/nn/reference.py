@@ -2,6 +2,7 @@
 
 Read it from top to bottom to learn how a GPT works; run it to check the fast model. It takes only
 the config and the weights of a `GPT`, works in float64 and calls none of the model's own layers.
+A variant that is not written out here brings its own `reference`, or is refused.
 
 Shapes: T tokens, D model width, V vocabulary, H query heads, G key and value heads, K = D / H.
 Weights are stored as out × in, so a linear layer is x Wᵀ + b. There is no dropout.
@@ -9,17 +10,39 @@ Weights are stored as out × in, so a linear layer is x Wᵀ + b. There is no dr
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from assay.errors import ConfigError
+from assay.nn.block import Branch, ParallelConfig, PlainConfig, PostConfig, PreConfig
 from assay.nn.mixer import AttentionConfig
-from assay.nn.mlp import GeGLUConfig, GELUConfig, MLPConfig, ReLU2Config, ReLUConfig
+from assay.nn.mlp import (
+    DenseConfig,
+    GeGLUConfig,
+    GELUConfig,
+    MLPVariant,
+    ReLU2Config,
+    ReLUConfig,
+    SwiGLUConfig,
+)
 from assay.nn.model import GPT, ModelConfig
-from assay.nn.norm import LayerNormConfig, NormConfig, RMSNormConfig, SigmaNormConfig
-from assay.nn.position import RopeConfig
+from assay.nn.norm import (
+    LayerNormConfig,
+    NoNormConfig,
+    NormVariant,
+    RMSNormConfig,
+    SigmaNormConfig,
+)
+from assay.nn.position import (
+    AlibiConfig,
+    LearnedConfig,
+    NoPositionConfig,
+    RopeConfig,
+    SinusoidalConfig,
+)
 
 Weights = Mapping[str, Tensor]
 Vectors = Float[Tensor, "T D"]
@@ -56,11 +79,11 @@ def reference_greedy(model: GPT, tokens: Int[Tensor, " T"], n: int) -> Int[Tenso
 def _sequence(tokens: Int[Tensor, " T"], w: Weights, config: ModelConfig) -> Float[Tensor, "T V"]:
     """Embed, add positions, pass the blocks one after another, normalise, unembed."""
     x = w["embed.weight"][tokens] + _position_vectors(tokens.shape[0], w, config)
-    if config.block.kind == "plain":
+    if config.block.embed_norm:
         x = _norm(x, _part(w, "embed_norm"), config.norm)
     for layer in range(config.n_layers):
         x = _block(x, _part(w, f"blocks.{layer}"), config)
-    if config.block.kind in ("pre", "parallel"):  # the others end on a norm already
+    if config.block.final_norm:  # other blocks end on a norm already
         x = _norm(x, _part(w, "final_norm"), config.norm)
     return _head(x, w, config)
 
@@ -82,27 +105,34 @@ def _block(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
     Source: Xiong et al. 2020, arXiv:2002.04745, figure 1, for pre and post; the article, algorithm
     1, for plain; Black et al. 2022, arXiv:2204.06745, section 2.1, for parallel.
     """
-    kind, start = config.block.kind, x
-    for branch in ("mixer", "mlp"):
-        if branch == "mixer" and config.mixer.kind == "none":
-            continue
-        norm_weights = _part(w, f"{branch}_norm")
-        if kind == "pre":
-            x = x + _branch(branch, _norm(x, norm_weights, config.norm), w, config)
-        elif kind == "post":
-            x = _norm(x + _branch(branch, x, w, config), norm_weights, config.norm)
-        elif kind == "plain":
-            x = _norm(_branch(branch, x, w, config), norm_weights, config.norm)
-        else:
-            x = x + _branch(branch, _norm(start, norm_weights, config.norm), w, config)
+    names = config.block.norms(mixes=config.mixer.mixes)
+    norms = {n: partial(_norm, w=_part(w, n), norm=config.norm) for n in names}
+    branches: dict[str, Branch] = {"mlp": partial(_mlp, w=_part(w, "mlp"), mlp=config.mlp)}
+    if config.mixer.mixes:
+        branches = {"mixer": partial(_mixer, w=_part(w, "mixer"), config=config)} | branches
+    start = x
+    for name, branch in branches.items():
+        norm = norms.get(f"{name}_norm")
+        match config.block:
+            case PreConfig() if norm:
+                x = x + branch(norm(x))
+            case PostConfig() if norm:
+                x = norm(x + branch(x))
+            case PlainConfig() if norm:
+                x = norm(branch(x))
+            case ParallelConfig() if norm:
+                x = x + branch(norm(start))
+            case other:
+                return other.reference(start, branches, norms, w)
     return x
 
 
-def _branch(name: str, x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
-    if name == "mlp":
-        return _mlp(x, _part(w, "mlp"), config.mlp)
-    assert isinstance(config.mixer, AttentionConfig)
-    return _attention(x, _part(w, "mixer"), config)
+def _mixer(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
+    match config.mixer:
+        case AttentionConfig() as attention:
+            return _attention(x, w, attention, config)
+        case other:
+            return other.reference(x, w)
 
 
 def _head(x: Vectors, w: Weights, config: ModelConfig) -> Float[Tensor, "T V"]:
@@ -122,19 +152,24 @@ def _head(x: Vectors, w: Weights, config: ModelConfig) -> Float[Tensor, "T V"]:
 
 def _position_vectors(n_tokens: int, w: Weights, config: ModelConfig) -> Float[Tensor, "T D"]:
     """Return what is added to the token embeddings: zero where positions enter elsewhere."""
-    kind = config.position.kind
-    if kind == "learned" and n_tokens > config.max_seq_len:
-        raise ConfigError(
-            f"model.max_seq_len: the table of learned positions ends at {config.max_seq_len} "
-            f"tokens; found {n_tokens}. Shorten the text or train with a larger max_seq_len."
-        )
-    if kind == "learned":
-        return w["position.table.weight"][:n_tokens]
     vectors = torch.zeros(n_tokens, config.d_model, dtype=torch.float64)
-    if kind == "sinusoidal":
-        for position in range(n_tokens):
-            for channel in range(config.d_model):
-                vectors[position, channel] = _wave(position, channel, config.d_model)
+    match config.position:
+        case LearnedConfig():
+            if n_tokens > config.max_seq_len:
+                raise ConfigError(
+                    f"model.max_seq_len: the table of learned positions ends at "
+                    f"{config.max_seq_len} tokens; found {n_tokens}. Shorten the text or train "
+                    "with a larger max_seq_len."
+                )
+            return w["position.table.weight"][:n_tokens]
+        case SinusoidalConfig():
+            for position in range(n_tokens):
+                for channel in range(config.d_model):
+                    vectors[position, channel] = _wave(position, channel, config.d_model)
+        case NoPositionConfig() | RopeConfig() | AlibiConfig():
+            pass
+        case other:
+            vectors = other.reference_vectors(vectors, _part(w, "position"))
     return vectors.to(w["embed.weight"].device)
 
 
@@ -185,7 +220,7 @@ def _alibi_slope(head: int, n_heads: int) -> float:
 # Attention ---------------------------------------------------------------------------------------
 
 
-def _attention(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
+def _attention(x: Vectors, w: Weights, attention: AttentionConfig, config: ModelConfig) -> Vectors:
     """Let each head look back with its own query, then mix the heads' findings.
 
     Query head h reads key and value head ⌊h / (H/G)⌋.
@@ -193,17 +228,15 @@ def _attention(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2; Ainslie et al. 2023,
     arXiv:2305.13245, section 2.2, for G < H.
     """
-    assert isinstance(config.mixer, AttentionConfig)
-    n_heads, n_kv_heads = config.mixer.n_heads, config.mixer.kv_heads
+    n_heads, n_kv_heads = attention.n_heads, attention.kv_heads
     d_head = config.d_model // n_heads
     q, k, v = (_linear(x, w, f"{name}_proj").reshape(len(x), -1, d_head) for name in "qkv")
     found = []
     for head in range(n_heads):
         kv_head = head // (n_heads // n_kv_heads)
         scores = _scores(q[:, head], k[:, kv_head], w, config)
-        if config.position.kind == "alibi":
-            scores = scores - _alibi_slope(head, n_heads) * _distance(x.shape[0]).to(x.device)
-        scores[~_visible(x.shape[0], config.mixer.window)] = -math.inf
+        scores = scores + _position_bias(x.shape[0], head, w, config).to(x.device)
+        scores[~_visible(x.shape[0], attention.window)] = -math.inf
         found.append(_softmax(scores) @ v[:, kv_head])
     return _linear(torch.cat(found, dim=1), w, "out_proj")
 
@@ -212,13 +245,30 @@ def _scores(
     q: Float[Tensor, "T K"], k: Float[Tensor, "T K"], w: Weights, config: ModelConfig
 ) -> Float[Tensor, "T T"]:
     """Return q·k / √K for every pair of tokens, q and k normalised and turned as configured."""
-    assert isinstance(config.mixer, AttentionConfig)
-    if config.mixer.qk_norm:  # Henry et al. 2020, arXiv:2010.04245, with RMS for the ℓ2 norm
+    if "q_norm.weight" in w:  # Henry et al. 2020, arXiv:2010.04245, with RMS for the ℓ2 norm
         q = _root_mean_square_norm(q, _QK_NORM_EPS) * w["q_norm.weight"]
         k = _root_mean_square_norm(k, _QK_NORM_EPS) * w["k_norm.weight"]
-    if isinstance(config.position, RopeConfig):
-        q, k = _turn(q, config.position), _turn(k, config.position)
+    match config.position:
+        case RopeConfig() as rope:
+            q, k = _turn(q, rope), _turn(k, rope)
+        case NoPositionConfig() | LearnedConfig() | SinusoidalConfig() | AlibiConfig():
+            pass
+        case other:
+            q, k = other.reference_turned(q), other.reference_turned(k)
     return q @ k.T / math.sqrt(q.shape[1])
+
+
+def _position_bias(
+    n_tokens: int, head: int, w: Weights, config: ModelConfig
+) -> Float[Tensor, "T T"]:
+    """Return what is added to the score of each query (row) and key (column)."""
+    match config.position:
+        case AlibiConfig():
+            return -_alibi_slope(head, config.n_heads) * _distance(n_tokens)
+        case NoPositionConfig() | LearnedConfig() | SinusoidalConfig() | RopeConfig():
+            return torch.zeros(n_tokens, n_tokens, dtype=torch.float64)
+        case other:
+            return other.reference_bias(_distance(n_tokens), head, _part(w, "position"))
 
 
 def _distance(n_tokens: int) -> Float[Tensor, "T T"]:
@@ -247,7 +297,7 @@ def _linear(x: Float[Tensor, "T N"], w: Weights, name: str) -> Float[Tensor, "T 
     return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
 
 
-def _norm(x: Vectors, w: Weights, norm: NormConfig) -> Vectors:
+def _norm(x: Vectors, w: Weights, norm: NormVariant) -> Vectors:
     """Return γ·(normalised x) + β, without γ or β where the norm has none.
 
     layer: (x - μ) / √(σ² + ε)   Ba et al. 2016, arXiv:1607.06450, equation 4
@@ -256,12 +306,17 @@ def _norm(x: Vectors, w: Weights, norm: NormConfig) -> Vectors:
     """
     centred = x - x.mean(dim=1, keepdim=True)
     variance = (centred**2).mean(dim=1, keepdim=True)
-    if isinstance(norm, LayerNormConfig):
-        x = centred / torch.sqrt(variance + norm.eps)
-    elif isinstance(norm, SigmaNormConfig):
-        x = centred / (torch.sqrt(variance) + norm.eps)
-    elif isinstance(norm, RMSNormConfig):
-        x = _root_mean_square_norm(x, norm.eps)
+    match norm:
+        case NoNormConfig():
+            return x
+        case LayerNormConfig():
+            x = centred / torch.sqrt(variance + norm.eps)
+        case SigmaNormConfig():
+            x = centred / (torch.sqrt(variance) + norm.eps)
+        case RMSNormConfig():
+            x = _root_mean_square_norm(x, norm.eps)
+        case other:
+            return other.reference(x, w)
     x = x * w["weight"] if "weight" in w else x
     return x + w["bias"] if "bias" in w else x
 
@@ -270,30 +325,36 @@ def _root_mean_square_norm(x: Float[Tensor, "T N"], eps: float) -> Float[Tensor,
     return x / torch.sqrt((x**2).mean(dim=1, keepdim=True) + eps)
 
 
-def _mlp(x: Vectors, w: Weights, mlp: MLPConfig) -> Vectors:
+def _mlp(x: Vectors, w: Weights, mlp: MLPVariant) -> Vectors:
     """Return down(act(up x)), or down(act(gate x) ⊙ up x) where there is a gate.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, equation 2; Shazeer 2020, arXiv:2002.05202,
     equation 6.
     """
+    if not isinstance(mlp, DenseConfig):
+        return mlp.reference(x, w)
     up = _linear(x, w, "up")
     if mlp.gated:
         return _linear(_activation(_linear(x, w, "gate"), mlp) * up, w, "down")
     return _linear(_activation(up, mlp), w, "down")
 
 
-def _activation(x: Float[Tensor, "T F"], mlp: MLPConfig) -> Float[Tensor, "T F"]:
+def _activation(x: Float[Tensor, "T F"], mlp: DenseConfig) -> Float[Tensor, "T F"]:
     """Return ReLU, its square, GELU x·Φ(x) (exact or by its tanh formula), or SiLU x / (1 + e⁻ˣ).
 
     Source: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2; So et al. 2021, arXiv:2109.08668,
     section 3.2; Shazeer 2020, arXiv:2002.05202, section 2.
     """
-    if isinstance(mlp, ReLUConfig):
-        return x * (x > 0)
-    if isinstance(mlp, ReLU2Config):
-        return (x * (x > 0)) ** 2
-    if isinstance(mlp, GELUConfig) and mlp.approximate == "tanh":
-        return x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    if isinstance(mlp, GELUConfig | GeGLUConfig):
-        return x / 2 * (1 + torch.erf(x / math.sqrt(2)))
-    return x / (1 + torch.exp(-x))
+    match mlp:
+        case ReLUConfig():
+            return x * (x > 0)
+        case ReLU2Config():
+            return (x * (x > 0)) ** 2
+        case GELUConfig(approximate="tanh"):
+            return x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        case GELUConfig() | GeGLUConfig():
+            return x / 2 * (1 + torch.erf(x / math.sqrt(2)))
+        case SwiGLUConfig():
+            return x / (1 + torch.exp(-x))
+        case other:
+            return other.reference_activation(x)

@@ -35,7 +35,8 @@ class Sight:
         first_key: Column of the first key.
         window: Columns a query sees, its own included; None stands for all before it.
         padding: Columns at the start of each row that hold no token, or None.
-        slopes: Penalty of a score per column of distance, for each head, or None.
+        by_distance: What each head adds to a score, by the columns from query back to key, of
+            which there are at least `n_keys`; None: nothing.
     """
 
     n_queries: int
@@ -43,7 +44,7 @@ class Sight:
     first_key: int = 0
     window: int | None = None
     padding: Int[Tensor, " B"] | None = None
-    slopes: Float[Tensor, " H"] | None = None
+    by_distance: Float[Tensor, "H N"] | None = None
 
     @property
     def past(self) -> int:
@@ -54,7 +55,7 @@ class Sight:
     def is_plain(self) -> bool:
         """Whether a query sees every key but later ones, and all alike."""
         near = self.window is None or self.n_keys <= self.window
-        return near and self.padding is None and self.slopes is None
+        return near and self.padding is None and self.by_distance is None
 
     @property
     def whole(self) -> Piece:
@@ -83,11 +84,10 @@ class Sight:
     ) -> Float[Tensor, "P #H t s"]:
         """Return what is added to the scores of a piece: -inf where a key is not seen."""
         hidden = ~self.visible(piece, device)
-        if self.slopes is None:
+        if self.by_distance is None:
             return torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, -torch.inf)
-        slopes = self.slopes.to(device, torch.promote_types(dtype, torch.float32))
-        penalty = slopes[:, None, None] * -self._distance(piece, device)
-        return penalty.masked_fill(hidden, -torch.inf).to(dtype)
+        wide = self.by_distance.to(device, torch.promote_types(dtype, torch.float32))
+        return self._laid_out(wide, piece).masked_fill(hidden, -torch.inf).to(dtype)
 
     def mask(
         self, device: torch.device, dtype: torch.dtype
@@ -98,9 +98,22 @@ class Sight:
         """
         if self.is_plain and (self.n_queries == 1 or self.past == 0):
             return None
-        if self.slopes is None:
+        if self.by_distance is None:
             return self.visible(self.whole, device)
         return self.bias(self.whole, device, dtype)
+
+    def _laid_out(self, by_distance: Float[Tensor, "H N"], piece: Piece) -> Float[Tensor, "H t s"]:
+        """Return the entry of each query and key of a piece, 0 for later keys.
+
+        Row t holds the entries of distances first + t, first + t - 1, ...: a window on the list of
+        all distances, that moves by one from row to row, read backwards.
+        """
+        n_keys = piece.end_key - piece.first_key
+        nearest = piece.first_query + self.past - (piece.end_key - 1)
+        farthest = piece.end_query - 1 + self.past - piece.first_key
+        found = by_distance[:, max(nearest, 0) : farthest + 1]
+        later = found.new_zeros(len(found), max(-nearest, 0))
+        return torch.cat((later, found), dim=1).unfold(1, n_keys, 1).flip(-1)
 
     def _distance(self, piece: Piece, device: torch.device) -> Int[Tensor, "t s"]:
         """Return how many columns each key of a piece lies behind each query."""

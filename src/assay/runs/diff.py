@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.count import count
+from assay.count import NOT_COUNTED, count_or_none
 from assay.disk import read_bytes
 from assay.errors import RunError
 from assay.runs.run import Run
@@ -86,12 +86,12 @@ def _of(part: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Itera
             yield Difference(part, name, first.get(name), second.get(name))
 
 
-def _sizes(run: Run) -> dict[str, int]:
-    counted = count(run.config.model, seq_len=run.config.seq_len)
+def _sizes(run: Run) -> dict[str, int | str]:
+    counted = count_or_none(run.config.model, seq_len=run.config.seq_len)
     sequences = run.config.train.steps * run.config.train.batch_size
     return {
-        "parameters": counted.parameters,
-        "training FLOPs": sequences * counted.training_flops,
+        "parameters": NOT_COUNTED if counted is None else counted.parameters,
+        "training FLOPs": NOT_COUNTED if counted is None else sequences * counted.training_flops,
         "training tokens": sequences * run.config.seq_len,
     }
 

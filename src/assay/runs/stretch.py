@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.config import RunConfig
-from assay.count import count
+from assay.count import count_or_none
 from assay.data.prepare import Dataset
 from assay.data.windows import Windows, evaluation_windows
 from assay.engine.device import known_matmul_rate
@@ -48,7 +48,8 @@ class RunReport:
         grad_norm: Before clipping; 0 at step 0.
         lr: Learning rate; 0 at step 0.
         tokens_per_s: Targets over the time of the step alone.
-        utilisation: Counted FLOPs of the step over those of a large matrix product in that time.
+        utilisation: Counted FLOPs of the step over those of a large matrix product in that time;
+            None where a variant does not say what it costs.
         val: The evaluation, where one was due.
         checkpoint: The checkpoint, where one was written.
         panel: The panel, at step 0.
@@ -61,7 +62,7 @@ class RunReport:
     grad_norm: float = 0.0
     lr: float = 0.0
     tokens_per_s: float = 0.0
-    utilisation: float = 0.0
+    utilisation: float | None = 0.0
     val: Evaluation | None = None
     checkpoint: Path | None = None
     panel: Panel | None = None
@@ -109,8 +110,10 @@ class Stretch:
             dataset.val.ids, seq_len=config.seq_len, max_tokens=config.eval.max_tokens
         )
         self._byte_lengths = _byte_lengths(dataset)
-        flops = count(config.model, seq_len=config.seq_len).training_flops
-        self._step_flops = flops * config.train.batch_size
+        counted = count_or_none(config.model, seq_len=config.seq_len)
+        self._step_flops = (
+            None if counted is None else counted.training_flops * config.train.batch_size
+        )
         self._rate = known_matmul_rate(parts.plan.device, autocast=parts.plan.autocast)
         self._saved_step = self.step if self.step else -1
         self._judged: tuple[int, float] | None = None
@@ -221,7 +224,9 @@ class Stretch:
         config, step = self.parts.config, report.step
         last = step == config.train.steps
         tokens_per_s = report.tokens / report.elapsed_s
-        utilisation = self._step_flops / report.elapsed_s / self._rate
+        utilisation = None
+        if self._step_flops is not None:
+            utilisation = self._step_flops / report.elapsed_s / self._rate
         for row in self._lookout.see(report):
             self._metrics.write(row)
         logged = last or step % config.train.log_every == 0 or step == 1

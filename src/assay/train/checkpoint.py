@@ -209,12 +209,14 @@ def read_model(folder: Path, config: ModelConfig, device: torch.device | str = "
             f"{folder / MODEL}: {name} of shape {found.get(name)} found; expected "
             f"{expected.get(name)}: the weights are of another model config."
         )
-    if odd := sorted(name for name, dtype in dtypes.items() if dtype != _WEIGHTS_ARE):
+    weights = {name for name, _ in model.named_parameters()}
+    if odd := sorted(name for name in weights if dtypes[name] != _WEIGHTS_ARE):
         raise CheckpointError(
             f"{folder / MODEL}: {odd[0]} of dtype {dtypes[odd[0]]} found; expected {_WEIGHTS_ARE}, "
             "as runs write it."
         )
     model.load_state_dict(_load(folder / MODEL), assign=True)
+    model.fill_unsaved_buffers()
     return model.to(device)
 
 

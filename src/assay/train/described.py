@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from assay.native import abi
-from assay.native.kinds import NORMS, numbers_of
+from assay.native.kinds import RMS, number_of, numbers_of, slopes_of
 from assay.nn.model import GPT
-from assay.nn.position import Learned, Sinusoidal
 from assay.train.listed import parameters_of
 
 _LINE = 16  # numbers in a line of the cache, at whose beginning each gradient begins
@@ -36,7 +35,7 @@ class Described:
         layers = [self._layer(block, model) for block in model.blocks]
         self._layers = (abi.TrainedLayer * len(layers))(*layers)
         head, d_head = model.output_matrix, self._gradient(model.output_matrix)
-        kind = NORMS[model.config.norm.kind]
+        kind = number_of(model.config.norm)
         self._struct = abi.TrainedModel(
             layers=self._layers,
             embed_norm=self._norm(model.embed_norm, kind),
@@ -78,7 +77,7 @@ class Described:
             parameter.grad = gradient
         job = self._asked(tokens, scale=1 / pieces, add=add)
         job.seed, job.dropout = seed, model.config.dropout
-        job.mixer_dropout = model.config.mixer.dropout
+        job.mixer_dropout = model.config.attention_dropout
         return job
 
     def judging(self, tokens: Int[Tensor, "B T1"], losses: Float[Tensor, "B T"]) -> abi.TrainingJob:
@@ -126,27 +125,26 @@ class Described:
         return abi.TrainedLinear(*self._weights(layer), *layer.weight.shape)
 
     def _layer(self, block: nn.Module, model: GPT) -> abi.TrainedLayer:
-        kind = NORMS[model.config.norm.kind]
+        kind = number_of(model.config.norm)
         mlp = {name: self._linear(block.mlp, name) for name in ("gate", "up", "down")}
         norms = {n: self._norm(getattr(block, n), kind) for n in ("mixer_norm", "mlp_norm")}
         mixer = block.mixer
         if mixer is None:
             return abi.TrainedLayer(**norms, **mlp)
         for name in ("q_norm", "k_norm"):
-            norms[name] = self._norm(getattr(mixer, name), NORMS["rms"])
+            norms[name] = self._norm(getattr(mixer, name), RMS)
         projections = {n: self._linear(mixer, f"{n}_proj") for n in ("q", "k", "v", "out")}
         return abi.TrainedLayer(**norms, **projections, **mlp)
 
     def _positions(self, model: GPT, seq_len: int) -> dict[str, int | None]:
         """Return what positions add to embeddings, by which angles they turn, and slopes."""
         position, columns = model.position, torch.arange(seq_len)[None]
-        fields = {"slopes": self._keep(position.slopes(torch.float32))}
-        if isinstance(position, Learned):
-            table = position.table.weight
+        fields = {"slopes": self._keep(slopes_of(position))}
+        zeros = torch.zeros(1, seq_len, model.config.d_model)
+        if (table := position.learned_vectors()) is not None:
             fields |= {"added": table.data_ptr(), "d_added": self._gradient(table)}
-        elif isinstance(position, Sinusoidal):
-            zeros = torch.zeros(1, seq_len, model.config.d_model)
-            fields |= {"added": self._keep(position.embed(zeros, columns).contiguous())}
+        elif (vectors := position.embed(zeros, columns)) is not zeros:
+            fields |= {"added": self._keep(vectors.contiguous())}
         if (rotation := position.rotation(columns, torch.float32)) is not None:
             cos, sin = rotation.cos, rotation.sin
             fields |= {"cos": self._keep(cos), "sin": self._keep(sin), "n_pairs": cos.shape[-1]}

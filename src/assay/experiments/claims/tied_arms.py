@@ -73,9 +73,9 @@ def config(budget: Budget, width: int, arm: Arm, *, seed: int = 0) -> RunConfig:
 def narrowed(budget: Budget, width: int) -> int:
     """Return the width at which an untied model has the parameters nearest to a tied one's."""
     target = Size.of(_config(budget, width, tied=True)).parameters
-    heads = base(budget).model.mixer.n_heads
+    heads = base(budget).model.n_heads
 
-    def apart(d_model: int) -> int:
+    def apart(d_model: int) -> float:
         return abs(Size.of(_config(budget, d_model, tied=False)).parameters - target)
 
     return min(range(heads, width, heads), key=apart)
