@@ -74,7 +74,7 @@ def small(name):
     """The preset at a size that a test can train: its own kinds, fewer numbers."""
     config = presets.PRESETS[name]()
     changes = {"vocab_size": VOCAB, "n_layers": 2, "max_seq_len": 32}
-    return override(config, changes | {"d_model": 8 * max(1, config.mixer.n_heads)})
+    return override(config, changes | {"d_model": 8 * max(1, config.n_heads)})
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

@@ -1,15 +1,18 @@
 import copy
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shaken import CONFIGS, LENGTH, VOCAB, label, model_of, small
+from torch import nn
 
 from assay.decode.packed import PackedModel
 from assay.decode.program import MAX_ENTRIES, Feed, Program
 from assay.decode.weights import rounded
 from assay.native.kinds import unsupported
+from assay.nn.norm import NORMS, NormVariant
 
 TOKENS = torch.randint(VOCAB, (LENGTH,), generator=torch.Generator().manual_seed(3)).tolist()
 KINDS = pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
@@ -153,9 +156,18 @@ def test_what_meets_rounded_weights_may_be_no_number_either(native, weights, bad
     assert not program.logits(feed_of((0, 0, TOKENS))).isfinite().any()
 
 
+class DoublingConfig(NormVariant):
+    """A stranger's norm: no kernel knows it."""
+
+    kind: Literal["doubling"] = "doubling"
+
+    def build(self, d_model):
+        return nn.Threshold(float("-inf"), 0.0)
+
+
 def test_what_the_kernels_cannot_read_is_named():
     assert unsupported(small().double()) == "weights in float64 on cpu"
-    odd = small()
-    odd.config = odd.config.model_copy(update={"norm": odd.config.norm.model_copy()})
-    object.__setattr__(odd.config.norm, "kind", "new")
-    assert unsupported(odd) == "model.norm=new"
+    try:
+        assert unsupported(small(norm=DoublingConfig())) == "model.norm=doubling"
+    finally:
+        NORMS.remove(DoublingConfig)
