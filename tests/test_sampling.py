@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 
 import pytest
@@ -28,8 +29,9 @@ from assay.sampling import (
     uniforms,
 )
 from assay.sampling.draw import invert
+from assay.sampling.filters import TopNSigmaConfig
 from assay.sampling.temperature import DynatempConfig, EDTConfig, EntropyConfig
-from assay.schema import decode, override
+from assay.schema import config_hash, decode, override
 
 GOLDEN = [0.011546754286331562, 0.24154919656271812, 0.11142585551493822]
 NO_IDS = torch.zeros(1, 1, dtype=torch.long)
@@ -397,3 +399,47 @@ def test_logits_that_are_not_finite_are_refused_with_their_place(value):
     logits[1, 4] = value
     with pytest.raises(DivergedError, match=rf"{value} found for token 4 in row 1"):
         sample(logits, SamplingConfig(temperature=0.0), torch.zeros(3))
+
+
+# --- a filter before the others
+
+
+@given(tied_rows, st.floats(0.01, 4))
+def test_top_n_sigma_keeps_what_is_within_n_deviations_of_the_largest(logits, n):
+    row = logits[0].tolist()
+    mean = math.fsum(row) / len(row)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in row) / len(row))
+    away = [(max(row) - value) - n * deviation for value in row]
+    certain = [i for i, value in enumerate(away) if abs(value) > 1e-9]  # rounding of a threshold
+    found = kept(TopNSigmaConfig(n=n).keep(logits))
+    assert found & set(certain) == {i for i in certain if away[i] < 0}
+    assert row.index(max(row)) in found
+
+
+@given(tied_rows, st.floats(0.1, 10))
+def test_top_n_sigma_keeps_the_same_tokens_at_every_temperature(logits, temperature):
+    settings = SamplingConfig(filter=TopNSigmaConfig(n=0.7))  # no whole number's root is near
+    warm = settings.model_copy(update={"temperature": temperature})
+    assert kept(distribution(logits, settings).log()) == kept(distribution(logits, warm).log())
+
+
+def test_a_filter_sees_all_tokens_also_where_top_k_would_do_alone():
+    logits, uniform = some_logits(), first_uniforms(50)
+    settings = SamplingConfig(top_k=3, filter=TopNSigmaConfig(n=0.2))
+    slow = distribution(logits, settings)
+    assert ((slow > 0).sum(-1) < 3).any()
+    drawn = sample(logits, settings, uniform)
+    assert (slow.gather(1, drawn[:, None]) > 0).all()
+
+
+def test_a_filter_without_effect_is_refused():
+    with pytest.raises(ConfigError, match="filter: top_n_sigma found with temperature 0"):
+        decode(SamplingConfig, {"temperature": 0.0, "filter": "top_n_sigma"})
+
+
+def test_a_config_without_a_filter_is_written_and_named_as_before_there_were_any():
+    assert "filter" not in SamplingConfig().model_dump()
+    assert "filter" not in json.loads(SamplingConfig(top_k=3).model_dump_json())
+    settings = SamplingConfig(filter=TopNSigmaConfig(n=2.0))
+    assert decode(SamplingConfig, settings.model_dump()) == settings
+    assert config_hash(settings) != config_hash(SamplingConfig())

@@ -12,7 +12,6 @@ from assay.train.muon import (
     Muon,
     _by_matrix,
     orthogonalised,
-    step_together,
 )
 
 SHAPES = [(1, 1), (1, 7), (6, 6), (6, 11), (11, 6), (5, 40), (40, 5)]
@@ -140,7 +139,7 @@ def test_optimizers_that_step_together_step_as_they_would_alone(monkeypatch):
             for ps in groups:
                 for index, each in enumerate(ps):
                     give_gradients(each, 10 * step + index)
-            step_together(built[0])
+            Muon.step_many(built[0])
             for optimizer in built[1]:
                 optimizer.step()
         for together, alone in zip(chain(*groups[0]), chain(*groups[1]), strict=True):

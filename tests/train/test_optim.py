@@ -1,4 +1,5 @@
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -7,7 +8,15 @@ from tiny import copied, model_of, same_bits
 from torch import nn
 
 from assay.errors import CheckpointError
-from assay.train.optim import OPTIMIZERS, AdamWConfig, MuonConfig
+from assay.train.optim import (
+    OPTIMIZERS,
+    AdafactorConfig,
+    AdamWConfig,
+    MuonConfig,
+    Optimizers,
+    OptimizerVariant,
+    grouped,
+)
 
 WITH_BIASES = {"bias": True, "norm": "layer", "position": "learned"}
 
@@ -100,8 +109,41 @@ def test_an_update_of_muon_has_the_root_mean_square_of_adamws():
         assert (update * direction).sum() / update.norm() / direction.norm() >= math.sqrt(0.75)
 
 
+class Wandering(torch.optim.Optimizer):
+    """A stranger's: it keeps a tensor and two numbers of a parameter, and a number of a group."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 1.0, "drift": 0.5, "on": True})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["drift"] *= 1.5
+            group["longest"] = max(group.get("longest", 0.0), group["drift"])
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state.setdefault("mean", torch.zeros_like(parameter)).lerp_(parameter.grad, 0.5)
+                state["count"] = state.get("count", 0) + 1
+                state["size"] = state.get("size", 0.0) + float(parameter.grad.norm())
+                rate = group["lr"] * group["drift"] / (state["count"] + state["size"])
+                parameter.sub_(state["mean"], alpha=rate)
+
+
+class WanderingConfig(OptimizerVariant):
+    kind: Literal["wandering"] = "wandering"
+
+    def build(self, model):
+        return Optimizers.over(model, (Wandering(model.parameters()), 0.1))
+
+
+class Keeping(torch.optim.SGD):
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["seen"] = ["a", "list"]
+
+
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", [*OPTIMIZERS, WanderingConfig])
 def test_the_state_goes_through_a_file_by_name_and_training_goes_on_to_the_same_bits(
     cls, tied, tmp_path
 ):
@@ -138,12 +180,12 @@ def test_the_state_of_another_model_is_refused(other):
     give_gradients(model, 0)
     optimizers.step(1.0)
     here = AdamWConfig().build(model_of())
-    with pytest.raises(CheckpointError, match=r"'[a-z0-9._]+/\w+' is either in the file or"):
+    with pytest.raises(CheckpointError, match=r"'[a-z0-9._]+/\w+' is (in the file alone|missing)"):
         here.load(optimizers.state())
     assert here.state() == {}
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", [*OPTIMIZERS, WanderingConfig])
 @pytest.mark.parametrize("forged", ["shape", "dtype", "quantity", "missing"])
 def test_a_state_of_other_shapes_types_or_quantities_is_refused(cls, forged):
     model = model_of()
@@ -154,12 +196,15 @@ def test_a_state_of_other_shapes_types_or_quantities_is_refused(cls, forged):
     for key in [key for key in state if key.startswith("blocks.0.mlp.up.weight/")]:
         value = state.pop(key)
         if forged == "shape":
-            state[key] = value.flatten()[:1].repeat(3)
+            state[key] = value.flatten()[:1].repeat(4)
         elif forged == "dtype":
             state[key] = value.double()
         elif forged == "quantity":
             state[f"{key}_"] = value
-    with pytest.raises(CheckpointError, match=r"blocks\.0\.mlp\.up\.weight/.*(expected|is either)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"blocks\.0\.mlp\.up\.weight/.*(expected|is in the file alone|is missing)",
+    ):
         cls().build(model).load(state)
 
 
@@ -177,3 +222,51 @@ def test_gradients_are_dropped():
     give_gradients(model, 0)
     optimizers.zero_grad()
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_adafactor_is_pytorchs_at_the_rate_asked_for():
+    model, twin = (model_of(**WITH_BIASES) for _ in range(2))
+    config = AdafactorConfig(lr=0.01, beta2_decay=-0.7, eps=1e-2, clip=2.0, weight_decay=0.2)
+    optimizers, options = config.build(model), {"beta2_decay": -0.7, "eps": (None, 1e-2), "d": 2.0}
+    oracle = torch.optim.Adafactor(grouped(twin.parameters(), 0.2), **options)
+    for step, factor in enumerate([0.5, 1.0, 0.25], start=1):
+        for each in (model, twin):
+            give_gradients(each, step)
+        optimizers.step(factor)
+        for group in oracle.param_groups:
+            group["lr"] = factor * 0.01
+        oracle.step()
+    assert same_bits(model.state_dict(), twin.state_dict())
+    kept = sum(value.numel() for value in optimizers.state().values())
+    assert kept < 0.25 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_state_that_a_file_cannot_hold_is_refused_by_name():
+    model = model_of()
+    optimizers = Optimizers.over(model, (Keeping(model.parameters()), 0.1))
+    optimizers.step(1.0)
+    with pytest.raises(CheckpointError, match=r"embed\.weight/seen is a list; expected a tensor"):
+        optimizers.state()
+
+
+def test_a_number_of_a_group_that_is_not_there_is_refused():
+    model = model_of()
+    optimizers = WanderingConfig().build(model)
+    give_gradients(model, 0)
+    optimizers.step(1.0)
+    state = optimizers.state()
+    state["group 7.0/drift"] = state.pop("group 0.0/drift")
+    with pytest.raises(CheckpointError, match=r"'group 7\.0/drift' found, expected one of group 0"):
+        WanderingConfig().build(model_of()).load(state)
+
+
+def test_what_the_kernels_have_no_step_for_is_stepped_by_pytorch_with_scaled_gradients():
+    model, twin = model_of(), model_of()
+    native, plain = WanderingConfig().build(model), WanderingConfig().build(twin)
+    for each in (model, twin):
+        give_gradients(each, 1)
+    native.step_natively(0.5, scale=0.25)
+    for parameter in twin.parameters():
+        parameter.grad *= 0.25
+    plain.step(0.5)
+    assert same_bits(model.state_dict(), twin.state_dict())

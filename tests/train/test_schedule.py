@@ -12,6 +12,7 @@ from assay.train.schedule import (
     SCHEDULES,
     ConstantConfig,
     CosineConfig,
+    InverseSqrtConfig,
     LinearConfig,
     WSDConfig,
 )
@@ -32,7 +33,7 @@ def schedules(draw):
     cls = draw(st.sampled_from(list(SCHEDULES)))
     warmups = st.integers(0, 3000)
     fields = {"warmup_steps": draw(warmups if cls is ConstantConfig else st.none() | warmups)}
-    if cls is not ConstantConfig:
+    if cls in FALLING:
         fields["final"] = draw(fractions)
     if cls is WSDConfig:
         fields["decay"] = draw(fractions)
@@ -74,7 +75,7 @@ def test_the_last_factor_is_the_one_asked_for(cls, final, steps, warmup):
     assert schedule.factor(steps, steps) == pytest.approx(final, abs=ROUNDING)
 
 
-@pytest.mark.parametrize("cls", FALLING)
+@pytest.mark.parametrize("cls", [*FALLING, InverseSqrtConfig])
 def test_a_warm_up_left_open_is_a_twentieth_of_the_steps(cls):
     found = factors(cls(), 400)
     assert found[:20] == pytest.approx([step / 20 for step in range(1, 21)], abs=ROUNDING)
@@ -119,6 +120,15 @@ def test_the_cosine_is_nanogpts(step):
         expected = floor + 0.5 * (1 + math.cos(math.pi * share)) * (peak - floor)
     found = CosineConfig(warmup_steps=warmup, final=floor / peak).factor(step, last)
     assert peak * found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("step", [1, 50, 100, 101, 350, 999, 1000])
+def test_the_inverse_root_is_vaswanis(step):
+    """Eq. 3 is min(step^-1/2, step warmup^-3/2) of a rate; its peak is at the warm-up's end."""
+    expected = min(step**-0.5, step * 100**-1.5) / 100**-0.5
+    found = InverseSqrtConfig(warmup_steps=100).factor(step, 1000)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found == InverseSqrtConfig(warmup_steps=100).factor(step, 5000)
 
 
 def test_a_run_of_one_step_has_a_factor():

@@ -270,7 +270,7 @@ def _adamw_errors() -> Errors:
         found = norm_natively(gradients).double()
         yield "the norm of gradients", float((found - norm).abs() / norm), 1e-5
         with _on_threads():
-            ours.step_natively(scale=0.5)
+            ours.step_natively(scale=0.5, bf16=False)
         for weight, gradient, mean, square in zip(exact, gradients, means, squares, strict=True):
             scaled = 0.5 * gradient.double()
             mean.lerp_(scaled, 1 - beta1)

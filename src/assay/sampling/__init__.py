@@ -2,7 +2,8 @@
 
 The order, here and nowhere else, is that of Hugging Face's `generate`:
 
-    repetition penalty -> temperature (fixed or adaptive) -> top-k -> top-p -> min-p -> draw
+    repetition penalty -> temperature (fixed or adaptive) -> a filter -> top-k -> top-p -> min-p
+    -> draw
 
 Everything is computed in float64 and per row. Functions are pure; the randomness of a draw is one
 number in [0, 1) that the caller brings.

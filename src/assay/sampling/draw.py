@@ -4,19 +4,28 @@ Shapes: B rows, V vocabulary, L tokens so far.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_serializer, model_validator
 from torch import Tensor
 
 from assay.errors import DivergedError
-from assay.sampling.filters import keep_min_p, keep_top_k, keep_top_p, penalise
+from assay.sampling.filters import (
+    FilterConfig,
+    NoFilterConfig,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise,
+)
 from assay.sampling.temperature import AdaptConfig, FixedConfig
 from assay.schema import Config
+
+_GREEDY = ("temperature", "repetition_penalty")  # what the likeliest token depends on
 
 
 class SamplingConfig(Config):
@@ -26,6 +35,8 @@ class SamplingConfig(Config):
     """Divides the logits; 0 is greedy: always the likeliest token, the lowest id among equals."""
     adapt: AdaptConfig = FixedConfig()
     """How the temperature follows the entropy of each row."""
+    filter: FilterConfig = NoFilterConfig()
+    """A filter before the three that follow."""
     top_k: NonNegativeInt = 0
     """Keep the k likeliest tokens and those as likely as the k-th; 0 keeps all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -40,14 +51,24 @@ class SamplingConfig(Config):
         if self.temperature > 0:
             self.adapt.check(self.temperature)
             return self
-        for name in ("top_k", "top_p", "min_p", "adapt"):
-            if (found := getattr(self, name)) != type(self).model_fields[name].default:
+        for name, field in type(self).model_fields.items():
+            if name in _GREEDY:
+                continue
+            if (found := getattr(self, name)) != field.default:
                 raise ValueError(
                     f"{name}: {getattr(found, 'kind', found)} found with temperature 0, which is "
                     f"greedy and leaves it without effect. Leave {name} out, or set a temperature "
                     "over 0."
                 )
         return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave `filter` out where there is none: a config from before it keeps its name."""
+        fields = write(self)
+        if self.filter == NoFilterConfig():
+            fields.pop("filter", None)
+        return fields
 
 
 def sample(
@@ -77,14 +98,17 @@ def sample(
     return _draw(distribution(logits, config, history), uniform).to(logits.device)
 
 
+_PLAIN = (FixedConfig(), NoFilterConfig(), 1.0)  # no token counts but those that top-k keeps
+
+
 def _likeliest(logits: Float[Tensor, "B V"], config: SamplingConfig) -> Int[Tensor, "B k"] | None:
     """Return the ids that top-k keeps, in order, where they alone decide; a cheaper way.
 
-    They do not where all tokens have a say in the temperature or in the penalty, and are not k
-    where some equal the k-th.
+    They do not where all tokens have a say in the temperature, in a filter before top-k or in the
+    penalty, and are not k where some equal the k-th.
     """
     k = config.top_k
-    plain = config.adapt.kind == "none" and config.repetition_penalty == 1
+    plain = (config.adapt, config.filter, config.repetition_penalty) == _PLAIN
     if not plain or not 0 < k < logits.shape[1]:
         return None
     top = logits.topk(k + 1, dim=-1)
@@ -135,7 +159,8 @@ def distribution(
         return torch.zeros_like(wide).scatter(1, wide.argmax(-1, keepdim=True), 1.0)
     wide = wide - wide.amax(-1, keepdim=True)  # so that no temperature, however low, overflows
     scaled = wide / config.adapt.temperature(wide, config.temperature)
-    kept = keep_top_p(keep_top_k(scaled, config.top_k), config.top_p)
+    kept = keep_top_k(config.filter.keep(scaled), config.top_k)
+    kept = keep_top_p(kept, config.top_p)
     return keep_min_p(kept, config.min_p).softmax(-1)
 
 

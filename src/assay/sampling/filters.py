@@ -1,16 +1,20 @@
-"""What is done to logits beside the temperature: a penalty and three filters.
+"""What is done to logits beside the temperature: a penalty, and filters.
 
 Shapes: B rows, V vocabulary, L tokens so far. A filter sets the logits it removes to -inf and
 leaves the others as they are.
 """
 
 import math
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from assay.errors import ConfigError
+from assay.family import Family, Variant
+from assay.source import Source
 
 
 def penalise(
@@ -77,3 +81,47 @@ def keep_min_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
         return logits
     threshold = logits.amax(-1, keepdim=True) + math.log(p)
     return logits.masked_fill(logits < threshold, -torch.inf)
+
+
+class FilterVariant(Variant):
+    """A filter that sees every token of the vocabulary, since it is the first."""
+
+    def keep(self, logits: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        """Set the logits of the tokens that it removes to -inf; it leaves one in each row.
+
+        Args:
+            logits: Divided by the temperature, in float64, the largest of each row 0.
+        """
+        raise NotImplementedError
+
+
+class NoFilterConfig(FilterVariant):
+    """Every token stays."""
+
+    kind: Literal["none"] = "none"
+
+    def keep(self, logits: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        """Return the logits."""
+        return logits
+
+
+class TopNSigmaConfig(FilterVariant):
+    """Keep the tokens whose logit is at most n standard deviations of all under the largest.
+
+    The same tokens at every temperature, which divides the deviation too.
+    """
+
+    kind: Literal["top_n_sigma"] = "top_n_sigma"
+    n: PositiveFloat = 1.0
+    """Standard deviations of the row's logits."""
+    source: ClassVar[Source | None] = Source("Tang et al. 2024", "arXiv:2411.07641", "alg. 1")
+
+    def keep(self, logits: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        """Set those under the threshold to -inf."""
+        deviation = logits.std(-1, correction=0, keepdim=True)
+        threshold = logits.amax(-1, keepdim=True) - self.n * deviation
+        return logits.masked_fill(logits < threshold, -torch.inf)
+
+
+FILTERS = Family(FilterVariant, (NoFilterConfig, TopNSigmaConfig))
+FilterConfig = Annotated[FilterVariant, FILTERS]

@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from assay.errors import ConfigError
-from assay.schema import Config, kind_alone
+from assay.family import Family, Variant
 from assay.source import Source
 
 _BISECTIONS = 50  # of the logarithm of the temperature: any bounds meet to 1e-12, relatively
@@ -23,21 +23,33 @@ def entropy_nats(logits: Float[Tensor, "B V"]) -> Float[Tensor, "B 1"]:
     return torch.special.entr(logits.softmax(-1)).sum(-1, keepdim=True)
 
 
-class FixedConfig(Config):
+class AdaptVariant(Variant):
+    """A rule for the temperature of each row."""
+
+    def check(self, base: float) -> None:
+        """Raise ValueError if `sampling.temperature` = `base` does not go with it."""
+
+    def temperature(self, logits: Float[Tensor, "B V"], base: float) -> Float[Tensor, "B 1"]:
+        """Return the temperature of each row, over 0.
+
+        Args:
+            logits: Of the next token, in float64, the largest of each row 0.
+            base: `sampling.temperature`.
+        """
+        raise NotImplementedError
+
+
+class FixedConfig(AdaptVariant):
     """The same temperature for every token."""
 
     kind: Literal["none"] = "none"
-    source: ClassVar[Source | None] = None
-
-    def check(self, base: float) -> None:
-        """Accept every temperature."""
 
     def temperature(self, logits: Float[Tensor, "B V"], base: float) -> Float[Tensor, "B 1"]:
         """Return `base` for every row."""
         return logits.new_full((logits.shape[0], 1), base)
 
 
-class EDTConfig(Config):
+class EDTConfig(AdaptVariant):
     r"""Cooler where the model is sure: $T = T_0 \, N^{\theta / H}$, never under `floor`.
 
     T₀ is `sampling.temperature`, H the entropy of the row. The paper sets no floor; without one T
@@ -68,7 +80,7 @@ class EDTConfig(Config):
         return (base * self.base ** (self.theta / entropy_nats(logits))).clamp_min(self.floor)
 
 
-class EntropyConfig(Config):
+class EntropyConfig(AdaptVariant):
     """The temperature at which the row's entropy is a target, between `floor` and `ceiling`.
 
     Entropy grows with the temperature, so the solution is found by bisection. A row whose entropy
@@ -82,7 +94,6 @@ class EntropyConfig(Config):
     """The lowest temperature."""
     ceiling: PositiveFloat = 2.0
     """The highest temperature; more than `floor`."""
-    source: ClassVar[Source | None] = None
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> "EntropyConfig":
@@ -113,7 +124,7 @@ class EntropyConfig(Config):
         return high.exp().clamp(self.floor, self.ceiling)
 
 
-class DynatempConfig(Config):
+class DynatempConfig(AdaptVariant):
     r"""Between two temperatures by entropy: $T = a + (b - a) (H / \ln V)^x$.
 
     The rule of KoboldCpp, taken over by llama.cpp, where it may run after other filters and V
@@ -147,13 +158,8 @@ class DynatempConfig(Config):
         return self.low + (self.high - self.low) * share**self.exponent
 
 
-# A rule joins the laboratory by being named here, twice, and nowhere else.
-ADAPTS = (FixedConfig, EDTConfig, EntropyConfig, DynatempConfig)
-AdaptConfig = Annotated[
-    FixedConfig | EDTConfig | EntropyConfig | DynatempConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_alone),
-]
+ADAPTS = Family(AdaptVariant, (FixedConfig, EDTConfig, EntropyConfig, DynatempConfig))
+AdaptConfig = Annotated[AdaptVariant, ADAPTS]
 
 
 def _check_order(low_name: str, low: float, high_name: str, high: float) -> None:

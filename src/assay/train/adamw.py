@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from assay.native.abi import GradientOf, UpdateOf
-from assay.native.build import kernels
-from assay.train.uncompiled import Uncompiled
+from assay.native.build import Part, kernels
+from assay.train.optimizer import KernelOptimizer
 
 
 def norm_natively(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
@@ -25,12 +25,20 @@ def norm_natively(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
 
 
 @final
-class AdamW(Uncompiled, torch.optim.AdamW):
+class AdamW(KernelOptimizer, torch.optim.AdamW):
     """PyTorch's, with a step of the kernels beside its own."""
 
+    def kernel_part(self, *, bf16: bool) -> Part:
+        """Return AdamW's, which has no products."""
+        return "adamw"
+
+    def state_like(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Return the count of steps and both means, as PyTorch names them."""
+        return {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+
     @torch.no_grad()
-    def step_natively(self, *, scale: float) -> None:
-        """Take a step by `scale` times the gradients of parameters that are contiguous float32."""
+    def step_natively(self, *, scale: float, bf16: bool) -> None:
+        """Take a step by `scale` times the gradients, in float32 whatever `bf16` is."""
         gradients, updates, changed = [], [], list[nn.Parameter]()
         for group in self.param_groups:
             rates = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])

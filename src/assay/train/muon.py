@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from assay.native.abi import MatrixOf
-from assay.native.build import kernels
-from assay.train.uncompiled import Uncompiled
+from assay.native.build import Part, kernels
+from assay.train.optimizer import KernelOptimizer
 
 ITERATIONS = 5
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan: steepest at 0 of those that stay near 1
@@ -42,7 +42,7 @@ class Update(NamedTuple):
 
 
 @final
-class Muon(Uncompiled, Optimizer):
+class Muon(KernelOptimizer, Optimizer):
     """Nesterov momentum, made orthogonal, with decoupled decay; for matrices alone."""
 
     def __init__(
@@ -60,8 +60,26 @@ class Muon(Uncompiled, Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        step_together([self])
+        self.step_many([self])
         return loss
+
+    @classmethod
+    @torch.no_grad()
+    def step_many(cls, optimizers: Sequence["Muon"]) -> None:
+        """Step several optimizers, of a model each, with one orthogonalisation per shape."""
+        updates = [update for optimizer in optimizers for update in optimizer.updates()]
+        for alike in _stackable(updates):
+            found = orthogonalised(torch.stack([update.direction for update in alike]))
+            for update, direction in zip(alike, found, strict=True):
+                _apply(update, direction)
+
+    def kernel_part(self, *, bf16: bool) -> Part:
+        """Return Muon's in one precision."""
+        return "muon_bf16" if bf16 else "muon_fp32"
+
+    def state_like(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Return the mean of gradients, as PyTorch names it."""
+        return {"momentum_buffer": parameter}
 
     def updates(self) -> Iterator[Update]:
         """Take the gradients into the momentum and yield the directions that come of it."""
@@ -71,14 +89,7 @@ class Muon(Uncompiled, Optimizer):
 
     @torch.no_grad()
     def step_natively(self, *, scale: float, bf16: bool) -> None:
-        """Take a step by `scale` times the gradients with the C++ kernels.
-
-        Parameters and gradients are contiguous float32, and so are the sums of products.
-
-        Args:
-            scale: Of the gradients.
-            bf16: Whether products are of bfloat16, which the processor has to have.
-        """
+        """Take a step by `scale` times the gradients; sums of products are of float32."""
         library = kernels().library
         assert library is not None, kernels().note
         largest_first = sorted(self._learning(), key=lambda one: -one[0].numel())
@@ -105,16 +116,6 @@ class Muon(Uncompiled, Optimizer):
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter.grad)
                 yield parameter, parameter.grad, state["momentum_buffer"], group
-
-
-@torch.no_grad()
-def step_together(optimizers: Sequence[Muon]) -> None:
-    """Step several optimizers, of a model each, with one orthogonalisation per shape."""
-    updates = [update for optimizer in optimizers for update in optimizer.updates()]
-    for alike in _stackable(updates):
-        found = orthogonalised(torch.stack([update.direction for update in alike]))
-        for update, direction in zip(alike, found, strict=True):
-            _apply(update, direction)
 
 
 def _stackable(updates: Iterable[Update]) -> Iterator[list[Update]]:

@@ -7,9 +7,9 @@ Every schedule but the constant one warms up linearly and reaches factor 1 at `w
 import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
-from assay.schema import Config, kind_alone
+from assay.family import Family, Variant
 from assay.source import Source
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +29,15 @@ def _progress(step: int, start: int, steps: int) -> float:
     return min(1.0, max(0.0, (step - start) / max(1, steps - start)))
 
 
-class ConstantConfig(Config):
+class ScheduleVariant(Variant):
+    """How the learning rate goes over the steps of a run."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the factor of the peak rate at `step`, counted from 1, of `steps`."""
+        raise NotImplementedError
+
+
+class ConstantConfig(ScheduleVariant):
     """The peak rate after the warm-up, to the end."""
 
     kind: Literal["constant"] = "constant"
@@ -42,7 +50,7 @@ class ConstantConfig(Config):
         return _warmup(step, self.warmup_steps)
 
 
-class LinearConfig(Config):
+class LinearConfig(ScheduleVariant):
     """A straight line from the peak to `final`."""
 
     kind: Literal["linear"] = "linear"
@@ -58,7 +66,7 @@ class LinearConfig(Config):
         return _warmup(step, warmup) * (1 - (1 - self.final) * _progress(step, warmup, steps))
 
 
-class CosineConfig(Config):
+class CosineConfig(ScheduleVariant):
     """Half a cosine from the peak to `final`."""
 
     kind: Literal["cosine"] = "cosine"
@@ -77,7 +85,7 @@ class CosineConfig(Config):
         return _warmup(step, warmup) * (1 - (1 - self.final) * fall)
 
 
-class WSDConfig(Config):
+class WSDConfig(ScheduleVariant):
     """Warm-up, stable, decay: the peak rate until the last `decay` of the steps, then a line."""
 
     kind: Literal["wsd"] = "wsd"
@@ -96,9 +104,24 @@ class WSDConfig(Config):
         return _warmup(step, warmup) * (1 - (1 - self.final) * _progress(step, start, steps))
 
 
-SCHEDULES = (ConstantConfig, LinearConfig, CosineConfig, WSDConfig)
-ScheduleConfig = Annotated[
-    ConstantConfig | LinearConfig | CosineConfig | WSDConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_alone),
-]
+class InverseSqrtConfig(ScheduleVariant):
+    """After the warm-up, the root of its length over the step: a run may be longer than was said.
+
+    The rate depends on `steps` through the warm-up alone.
+    """
+
+    kind: Literal["inverse_sqrt"] = "inverse_sqrt"
+    warmup_steps: NonNegativeInt | None = None
+    """Steps over which the rate rises from 0. Null: a twentieth of the steps."""
+    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 3")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the factor of the peak rate at `step` of `steps`."""
+        warmup = _resolved(self.warmup_steps, steps)
+        return _warmup(step, warmup) * min(1.0, math.sqrt(max(1, warmup) / step))
+
+
+SCHEDULES = Family(
+    ScheduleVariant, (ConstantConfig, LinearConfig, CosineConfig, WSDConfig, InverseSqrtConfig)
+)
+ScheduleConfig = Annotated[ScheduleVariant, SCHEDULES]
