@@ -84,7 +84,7 @@ MISTAKES = [
     ({"": 1}, r"unknown field"),
     ({"model.": 1}, r"^model\.: unknown field"),
     ({"model.norm": "rmsnorm"}, r"^model\.norm: unknown kind 'rmsnorm'; .* Did you mean 'rms'\?$"),
-    ({"model.norm": ""}, r"^model\.norm: unknown kind ''; expected one of: layer, none, rms, si"),
+    ({"model.norm": ""}, r"^model\.norm: unknown kind ''; expected one of: dyt, layer, none, rm"),
     ({"model.norm": 3}, r"^model\.norm: 3 found; expected a kind"),
     ({"model.norm": {"eps": 0.1}}, r"^model\.norm: \{'eps': 0\.1\} found; expected a kind"),
     ({"model.norm.kind": ["rms"]}, r"^model\.norm: unknown kind"),
@@ -243,8 +243,17 @@ OTHER_VALUE = {
     "init": "xavier",
     "init.kind": "xavier",
     "init.std": 0.7,
+    "norm.alpha": 0.7,
+    "position.buckets": 8,
+    "position.max_distance": 70,
 }
-NEEDED_FIRST = {"mlp.approximate": {"mlp": "gelu"}, "mixer.kind": {"position": "none"}}
+NEEDED_FIRST = {
+    "mlp.approximate": {"mlp": "gelu"},
+    "mixer.kind": {"position": "none"},
+    "norm.alpha": {"norm": "dyt"},
+    "position.buckets": {"position": "t5"},
+    "position.max_distance": {"position": "t5"},
+}
 
 
 @pytest.mark.parametrize("path", field_paths(ModelConfig))

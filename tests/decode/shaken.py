@@ -19,15 +19,22 @@ MIXERS = [
     {"kind": "attention", "n_heads": 2, "window": 1, "qk_norm": True},
 ]
 CHOICES = {
-    "position": [*(c().kind for c in POSITIONS), {"kind": "rope", "fraction": 0.5}],
+    "position": [
+        *(c().kind for c in POSITIONS if c().kernel_kind() is not None),
+        {"kind": "rope", "fraction": 0.5},
+    ],
     "norm": [
-        *(c().kind for c in NORMS),
+        *(c().kind for c in NORMS if c().kernel_kind() is not None),
         {"kind": "layer", "affine": "none"},
         {"kind": "sigma", "affine": "scale", "eps": 0.1},
         {"kind": "rms", "affine": "none"},
     ],
-    "block": [c().kind for c in BLOCKS],
-    "mlp": [*(c().kind for c in MLPS), {"kind": "gelu", "approximate": "tanh"}, "swiglu"],
+    "block": [c().kind for c in BLOCKS if c().kernel_kind() is not None],
+    "mlp": [
+        *(c().kind for c in MLPS if c().kernel_kind() is not None),
+        {"kind": "gelu", "approximate": "tanh"},
+        "swiglu",
+    ],
     "mixer": MIXERS,
     "d_model": [32, 40],  # a head of 8 or 10 channels: with and without a rest in every vector
     "bias": [False, True],

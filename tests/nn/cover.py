@@ -20,9 +20,11 @@ CHOICES = {
         "rope",
         {"kind": "rope", "fraction": 0.5, "theta": 50.0},
         "alibi",
+        {"kind": "t5", "buckets": 6, "max_distance": 9},
     ],
     "norm": [
         "none",
+        "dyt",
         *(
             {"kind": kind, "affine": affine, "eps": 1e-3}
             for kind, affines in {
@@ -33,7 +35,7 @@ CHOICES = {
             for affine in affines
         ),
     ],
-    "block": ["pre", "post", "parallel", "plain"],
+    "block": ["pre", "post", "parallel", "plain", "peri"],
     "mixer": [
         "none",
         "attention",
@@ -109,7 +111,7 @@ def _rows():
     yield from AllPairs({**CHOICES, "mixer": others}.values())
     alone = CHOICES | {
         "position": ["none", "learned", "sinusoidal"],
-        "block": ["pre", "post", "plain"],
+        "block": ["pre", "post", "plain", "peri"],
         "mixer": [first],
     }
     for i in range(max(map(len, alone.values()))):

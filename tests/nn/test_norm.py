@@ -8,6 +8,7 @@ from torch import nn
 
 from assay.nn.norm import (
     NORMS,
+    DyTConfig,
     LayerNormConfig,
     NoNormConfig,
     RMSNormConfig,
@@ -24,6 +25,7 @@ CONFIGS = [
         for affine in ("scale_shift", "scale", "none")
     ),
     *(RMSNormConfig(affine=affine) for affine in ("scale", "none")),
+    DyTConfig(alpha=0.25),
 ]
 each_norm = pytest.mark.parametrize("config", CONFIGS, ids=repr)
 
@@ -54,7 +56,10 @@ def test_a_bfloat16_branch_under_autocast_is_normalised_with_float32_weights(con
 def test_the_affine_parameters_are_those_asked_for(config):
     names = {name for name, _ in config.build(4).named_parameters()}
     expected = {"scale_shift": {"weight", "bias"}, "scale": {"weight"}, "none": set()}
-    assert names == expected[getattr(config, "affine", "none")]
+    if isinstance(config, DyTConfig):
+        assert names == {"alpha", "weight", "bias"}
+    else:
+        assert names == expected[getattr(config, "affine", "none")]
 
 
 @each_norm
@@ -163,3 +168,19 @@ def test_rms_norm_takes_the_few_passes_in_eager_mode_on_a_cpu_only():
     assert type(norm(torch.randn(2, 8)).grad_fn).__name__ == "RootMeanSquareBackward"
     half = RMSNormConfig().build(8).to(torch.bfloat16)  # torch's own sums in float32 there
     assert type(half(torch.randn(2, 8).bfloat16()).grad_fn).__name__ != "RootMeanSquareBackward"
+
+
+def test_dynamic_tanh_is_the_papers_and_starts_at_the_slope_asked_for():
+    """Zhu et al. 2025, algorithm 1: γ tanh(α x) + β, α a number, γ and β a channel."""
+    norm = DyTConfig(alpha=0.25).build(3).double()
+    x = torch.tensor([[-100.0, 0.4, 2.0], [0.0, 1e-3, 100.0]], dtype=torch.float64)
+    expected = [[math.tanh(0.25 * value) for value in row] for row in x.tolist()]
+    torch.testing.assert_close(norm(x), torch.tensor(expected, dtype=torch.float64))
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([2.0, 3.0, 4.0]))
+        norm.bias.copy_(torch.tensor([0.5, 0.0, -0.5]))
+    scaled = [
+        [g * y + b for g, y, b in zip((2, 3, 4), row, (0.5, 0, -0.5), strict=True)]
+        for row in expected
+    ]
+    torch.testing.assert_close(norm(x), torch.tensor(scaled, dtype=torch.float64))

@@ -4,8 +4,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.models.t5.modeling_t5 import T5Attention
 
-from assay.nn.position import POSITIONS, Alibi, Position, Rope, RopeConfig, Sinusoidal, alibi_slopes
+from assay.errors import ConfigError
+from assay.nn.model import GPT, ModelConfig
+from assay.nn.position import (
+    POSITIONS,
+    Alibi,
+    Position,
+    RelativeBias,
+    Rope,
+    RopeConfig,
+    Sinusoidal,
+    alibi_slopes,
+)
+from assay.schema import decode
 
 HOOKS = ("embed", "rotation", "score_bias")
 WIDE = torch.float64
@@ -101,3 +114,52 @@ def test_alibi_takes_from_a_score_by_distance_in_the_dtype_asked_for():
     assert bias.dtype == torch.float32
     assert bias[:, 2].tolist() == [-(2.0**-1), -(2.0**-3), -(2.0**-5), -(2.0**-7)]
     assert bias[:, 0].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (6, 9), (64, 1000), (4, 3)])
+def test_t5_buckets_are_hugging_faces(buckets, max_distance):
+    """But where a bucket begins at a whole number, which float32 there may round to either side."""
+    distances, half = torch.arange(3 * max_distance), buckets // 2
+    starts = [half * (max_distance / half) ** (i / half) for i in range(half + 1)]
+    certain = [d for d in distances.tolist() if all(abs(d - start) > 1e-4 for start in starts)]
+    assert len(certain) > len(distances) - half - 2
+    bias = RelativeBias(1, buckets=buckets, max_distance=max_distance)
+    with torch.no_grad():
+        bias.table.weight.copy_(torch.arange(buckets)[:, None])
+    found = bias.score_bias(distances, torch.float32)[0].long()
+    expected = T5Attention._relative_position_bucket(-distances, False, buckets, max_distance)
+    assert torch.equal(found[certain], expected[certain])
+    assert [int(found[math.ceil(start - 1e-6)]) for start in starts[:half]] == [
+        *range(half, buckets)
+    ]
+
+
+@pytest.mark.parametrize("kernel", ["fused", "blocks"])
+def test_biases_of_scores_learn(kernel):
+    """Their gradient is that of central differences: h^2 + 2^-53 / h is under 1e-9 for h = 1e-5."""
+    position = {"kind": "t5", "buckets": 4, "max_distance": 5}
+    fields = {"vocab_size": 7, "d_model": 8, "n_layers": 2, "position": position}
+    model = GPT.create(decode(ModelConfig, fields | {"init": {"kind": "gaussian", "std": 0.5}}))
+    model.double().kernel = kernel
+    tokens = torch.tensor([[1, 5, 2, 2, 6, 0, 3, 4]])
+    table = model.position.table.weight
+
+    def loss():
+        return model(tokens).log_softmax(-1)[0, :-1].gather(1, tokens[0, 1:, None]).mean()
+
+    loss().backward()
+    with torch.no_grad():
+        for bucket, head in [(0, 0), (1, 1), (2, 2), (3, 3)]:
+            ends = []
+            for change in (1e-5, -2e-5):
+                table[bucket, head] += change
+                ends.append(loss().item())
+            table[bucket, head] += 1e-5
+            slope = (ends[0] - ends[1]) / 2e-5
+            assert table.grad[bucket, head].item() == pytest.approx(slope, rel=1e-5, abs=1e-9)
+            assert abs(slope) > 1e-4
+
+
+def test_far_buckets_need_distances():
+    with pytest.raises(ConfigError, match="max_distance: 16 found; expected over half of buckets"):
+        decode(ModelConfig, {"position": {"kind": "t5", "max_distance": 16}})

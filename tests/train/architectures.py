@@ -12,16 +12,22 @@ from assay.schema import decode
 
 VOCAB, LENGTH = 37, 96  # longer than a block of queries, so that attention is taken in two
 CHOICES = {
-    "position": [*(c().kind for c in POSITIONS), {"kind": "rope", "fraction": 0.5}],
+    "position": [
+        *(c().kind for c in POSITIONS if c().kernel_kind() is not None),
+        {"kind": "rope", "fraction": 0.5},
+    ],
     "norm": [
-        *(c().kind for c in NORMS),
+        *(c().kind for c in NORMS if c().kernel_kind() is not None),
         {"kind": "layer", "affine": "none"},
         {"kind": "layer", "affine": "scale"},
         {"kind": "sigma", "affine": "scale", "eps": 0.1},
         {"kind": "rms", "affine": "none"},
     ],
-    "block": [c().kind for c in BLOCKS],
-    "mlp": [*(c().kind for c in MLPS), {"kind": "gelu", "approximate": "tanh"}],
+    "block": [c().kind for c in BLOCKS if c().kernel_kind() is not None],
+    "mlp": [
+        *(c().kind for c in MLPS if c().kernel_kind() is not None),
+        {"kind": "gelu", "approximate": "tanh"},
+    ],
     "mixer": [
         {"kind": "attention", "qk_norm": False},
         {"kind": "attention", "n_kv_heads": 2, "qk_norm": False},

@@ -107,6 +107,26 @@ class PlainBlock(Block):
         return self.mlp_norm(self.dropout(self.mlp(x)))
 
 
+class PeriBlock(Block):
+    """x + norm'(mixer(norm(x))), then x + norm'(mlp(norm(x)))."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.mixer_out_norm = parts.norm() if parts.mixer is not None else None
+        self.mlp_out_norm = parts.norm()
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Normalise what enters each branch and what leaves it, but not the residual stream."""
+        if self.mixer is not None:
+            assert self.mixer_norm is not None
+            assert self.mixer_out_norm is not None
+            mixed = self.mixer(self.mixer_norm(x), context, cache)
+            x = x + self.dropout(self.mixer_out_norm(mixed))
+        return x + self.dropout(self.mlp_out_norm(self.mlp(self.mlp_norm(x))))
+
+
 class BlockVariant(Variant):
     """How a layer joins its mixer and its MLP.
 
@@ -235,5 +255,37 @@ class PlainConfig(BlockVariant):
         return 0
 
 
-BLOCKS = Family(BlockVariant, (PreConfig, PostConfig, ParallelConfig, PlainConfig))
+class PeriConfig(BlockVariant):
+    """Norms before and after each branch: sandwich or peri-norm, the order of Gemma 2."""
+
+    kind: Literal["peri"] = "peri"
+    source: ClassVar[Source | None] = Source("Kim et al. 2025", "arXiv:2502.02732", "sec. 3")
+
+    def build(self, parts: Parts) -> Block:
+        """Return a `PeriBlock`."""
+        return PeriBlock(parts)
+
+    def norms(self, *, mixes: bool) -> tuple[str, ...]:
+        """Return the names of two norms a branch."""
+        mlp = ("mlp_norm", "mlp_out_norm")
+        return ("mixer_norm", "mixer_out_norm", *mlp) if mixes else mlp
+
+    def num_params(self, d_model: int) -> int | None:
+        """Return 0."""
+        return 0
+
+    def reference(
+        self,
+        x: Float[Tensor, "T D"],
+        branches: Mapping[str, Branch],
+        norms: Mapping[str, Branch],
+        weights: Mapping[str, Tensor],
+    ) -> Float[Tensor, "T D"]:
+        """Return x + N'(b(N x)) for each branch b in turn."""
+        for name, branch in branches.items():
+            x = x + norms[f"{name}_out_norm"](branch(norms[f"{name}_norm"](x)))
+        return x
+
+
+BLOCKS = Family(BlockVariant, (PreConfig, PostConfig, ParallelConfig, PlainConfig, PeriConfig))
 BlockConfig = Annotated[BlockVariant, BLOCKS]

@@ -204,5 +204,46 @@ class RMSNormConfig(NormVariant):
         return _AFFINE_VECTORS[self.affine] * d_model
 
 
-NORMS = Family(NormVariant, (NoNormConfig, LayerNormConfig, SigmaNormConfig, RMSNormConfig))
+class DynamicTanh(nn.Module):
+    r"""A squashing in place of a norm: $y = \gamma \tanh(\alpha x) + \beta$, without statistics."""
+
+    def __init__(self, d_model: int, *, alpha: float) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Squash in at least float32 and return the dtype of `x`."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (torch.tanh(self.alpha * wide) * self.weight + self.bias).to(x.dtype)
+
+
+class DyTConfig(NormVariant):
+    """Dynamic tanh: squash each channel by itself, with a learned slope; then scale and shift."""
+
+    kind: Literal["dyt"] = "dyt"
+    alpha: PositiveFloat = 0.5
+    """The slope at the start."""
+    source: ClassVar[Source | None] = Source("Zhu et al. 2025", "arXiv:2503.10622", "sec. 4")
+
+    def build(self, d_model: int) -> nn.Module:
+        """Return a `DynamicTanh` of width `d_model`."""
+        return DynamicTanh(d_model, alpha=self.alpha)
+
+    def num_params(self, d_model: int) -> int | None:
+        """Return a scale and a shift per channel, and the slope."""
+        return 2 * d_model + 1
+
+    def reference(
+        self, x: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T D"]:
+        """Return the tanh by exponentials, 1 - 2 / (e^2z + 1), scaled and shifted."""
+        tanh = 1 - 2 / (torch.exp(2 * weights["alpha"] * x) + 1)
+        return weights["weight"] * tanh + weights["bias"]
+
+
+NORMS = Family(
+    NormVariant, (NoNormConfig, LayerNormConfig, SigmaNormConfig, RMSNormConfig, DyTConfig)
+)
 NormConfig = Annotated[NormVariant, NORMS]

@@ -21,6 +21,7 @@ from assay.family import Family, Variant
 from assay.nn.init import blank_table
 from assay.source import Source
 
+_ROUNDING = 1e-6  # of a distance: one that is a whole number but for it is one
 _SINUSOID_BASE = 10_000.0  # Vaswani et al. 2017, section 3.5
 
 
@@ -161,6 +162,36 @@ class Alibi(Position):
     ) -> Float[Tensor, "H N"] | None:
         """Return the slopes of the paper times the distance; no weights to keep in the model."""
         return _slopes_there(self.n_heads, dtype, distances.device)[:, None] * -distances
+
+
+class RelativeBias(Position):
+    """A learned number added to each score, by head and by how far back the key is, in buckets.
+
+    The nearest half of the buckets holds one distance each; the others grow geometrically up to
+    `max_distance`, beyond which all share the last. One table serves all layers.
+    """
+
+    def __init__(self, n_heads: int, *, buckets: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.table = blank_table(buckets, n_heads)
+
+    def score_bias(
+        self, distances: Int[Tensor, " N"], dtype: torch.dtype
+    ) -> Float[Tensor, "H N"] | None:
+        """Return the entries of the table of each distance's bucket."""
+        starts = _starts_there(self.table.num_embeddings, self.max_distance, distances.device)
+        return self.table(torch.bucketize(distances, starts, right=True) - 1).T.to(dtype)
+
+
+@functools.cache
+def _starts_there(buckets: int, max_distance: int, device: torch.device) -> Int[Tensor, " N"]:
+    """Return the least distance of each bucket: 0, 1, ... h - 1, then h·(max / h)^(i / h)."""
+    half = buckets // 2
+    wide = [half * (max_distance / half) ** (i / half) for i in range(half)]
+    starts = [*range(half), *(math.ceil(one - _ROUNDING) for one in wide)]
+    with torch.inference_mode(mode=False):
+        return torch.tensor(starts, device=device)
 
 
 @functools.cache
@@ -359,7 +390,52 @@ class AlibiConfig(PositionVariant):
         return 0
 
 
+class T5Config(PositionVariant):
+    """Learned biases of the scores by distance, as in T5's decoder (scores stay over √K here)."""
+
+    kind: Literal["t5"] = "t5"
+    buckets: Annotated[int, Field(ge=4, le=1 << 16, multiple_of=2)] = 32
+    """Numbers a head learns."""
+    max_distance: Annotated[int, Field(gt=0, lt=1 << 31)] = 128
+    """Tokens back from which all distances share a bucket; over half of `buckets`."""
+    source: ClassVar[Source | None] = Source("Raffel et al. 2019", "arXiv:1910.10683", "sec. 2.1")
+
+    def check(self, *, d_model: int, n_heads: int) -> None:
+        """Raise ValueError if there is no attention to bias, or no distance for the far buckets."""
+        needs_attention("t5 biases the scores", n_heads)
+        if self.max_distance <= self.buckets // 2:
+            raise ValueError(
+                f"position.max_distance: {self.max_distance} found; expected over half of "
+                f"buckets = {self.buckets}, since that many distances have a bucket each. Raise it."
+            )
+
+    def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
+        """Return a `RelativeBias` for `n_heads` heads."""
+        return RelativeBias(n_heads, buckets=self.buckets, max_distance=self.max_distance)
+
+    def num_params(self, *, d_model: int, n_heads: int, max_seq_len: int) -> int | None:
+        """Return a number per bucket and head."""
+        return self.buckets * n_heads
+
+    def reference_bias(
+        self, distances: Float[Tensor, "T T"], head: int, weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T T"]:
+        """Return the table's entry for each distance; any for later keys, which none sees."""
+        column = weights["table.weight"][:, head]
+        rows = [[column[self._bucket(int(one))] for one in row] for row in distances.tolist()]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def _bucket(self, distance: int) -> int:
+        """Return the last bucket i whose least distance, h·(max / h)^(i / h), is not beyond."""
+        half = self.buckets // 2
+        if distance < half:
+            return max(distance, 0)
+        growth = math.log(distance / half) / math.log(self.max_distance / half)
+        return min(half + math.floor(half * growth + _ROUNDING), self.buckets - 1)
+
+
 POSITIONS = Family(
-    PositionVariant, (NoPositionConfig, LearnedConfig, SinusoidalConfig, RopeConfig, AlibiConfig)
+    PositionVariant,
+    (NoPositionConfig, LearnedConfig, SinusoidalConfig, RopeConfig, AlibiConfig, T5Config),
 )
 PositionConfig = Annotated[PositionVariant, POSITIONS]

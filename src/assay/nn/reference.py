@@ -46,6 +46,7 @@ from assay.nn.position import (
 
 Weights = Mapping[str, Tensor]
 Vectors = Float[Tensor, "T D"]
+Biases = Float[Tensor, "H T T"]
 
 _QK_NORM_EPS = 1e-6
 
@@ -81,8 +82,9 @@ def _sequence(tokens: Int[Tensor, " T"], w: Weights, config: ModelConfig) -> Flo
     x = w["embed.weight"][tokens] + _position_vectors(tokens.shape[0], w, config)
     if config.block.embed_norm:
         x = _norm(x, _part(w, "embed_norm"), config.norm)
+    biases = _position_biases(tokens.shape[0], _part(w, "position"), config).to(x.device)
     for layer in range(config.n_layers):
-        x = _block(x, _part(w, f"blocks.{layer}"), config)
+        x = _block(x, _part(w, f"blocks.{layer}"), config, biases)
     if config.block.final_norm:  # other blocks end on a norm already
         x = _norm(x, _part(w, "final_norm"), config.norm)
     return _head(x, w, config)
@@ -94,7 +96,7 @@ def _part(w: Weights, owner: str) -> Weights:
     return {name[len(start) :]: value for name, value in w.items() if name.startswith(start)}
 
 
-def _block(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
+def _block(x: Vectors, w: Weights, config: ModelConfig, biases: Biases) -> Vectors:
     """Join the two branches, attention a and feed-forward f, with the norm N.
 
     pre:       x ← x + a(N x),   x ← x + f(N x)
@@ -109,7 +111,8 @@ def _block(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
     norms = {n: partial(_norm, w=_part(w, n), norm=config.norm) for n in names}
     branches: dict[str, Branch] = {"mlp": partial(_mlp, w=_part(w, "mlp"), mlp=config.mlp)}
     if config.mixer.mixes:
-        branches = {"mixer": partial(_mixer, w=_part(w, "mixer"), config=config)} | branches
+        mixer = partial(_mixer, w=_part(w, "mixer"), config=config, biases=biases)
+        branches = {"mixer": mixer} | branches
     start = x
     for name, branch in branches.items():
         norm = norms.get(f"{name}_norm")
@@ -127,10 +130,10 @@ def _block(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
     return x
 
 
-def _mixer(x: Vectors, w: Weights, config: ModelConfig) -> Vectors:
+def _mixer(x: Vectors, w: Weights, config: ModelConfig, biases: Biases) -> Vectors:
     match config.mixer:
-        case AttentionConfig() as attention:
-            return _attention(x, w, attention, config)
+        case AttentionConfig():
+            return _attention(x, w, config, biases)
         case other:
             return other.reference(x, w)
 
@@ -220,7 +223,7 @@ def _alibi_slope(head: int, n_heads: int) -> float:
 # Attention ---------------------------------------------------------------------------------------
 
 
-def _attention(x: Vectors, w: Weights, attention: AttentionConfig, config: ModelConfig) -> Vectors:
+def _attention(x: Vectors, w: Weights, config: ModelConfig, biases: Biases) -> Vectors:
     """Let each head look back with its own query, then mix the heads' findings.
 
     Query head h reads key and value head ⌊h / (H/G)⌋.
@@ -228,15 +231,13 @@ def _attention(x: Vectors, w: Weights, attention: AttentionConfig, config: Model
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2; Ainslie et al. 2023,
     arXiv:2305.13245, section 2.2, for G < H.
     """
-    n_heads, n_kv_heads = attention.n_heads, attention.kv_heads
-    d_head = config.d_model // n_heads
+    n_heads, n_kv_heads, d_head = config.n_heads, config.n_kv_heads, config.d_head
     q, k, v = (_linear(x, w, f"{name}_proj").reshape(len(x), -1, d_head) for name in "qkv")
     found = []
     for head in range(n_heads):
         kv_head = head // (n_heads // n_kv_heads)
-        scores = _scores(q[:, head], k[:, kv_head], w, config)
-        scores = scores + _position_bias(x.shape[0], head, w, config).to(x.device)
-        scores[~_visible(x.shape[0], attention.window)] = -math.inf
+        scores = _scores(q[:, head], k[:, kv_head], w, config) + biases[head]
+        scores[~_visible(x.shape[0], config.window)] = -math.inf
         found.append(_softmax(scores) @ v[:, kv_head])
     return _linear(torch.cat(found, dim=1), w, "out_proj")
 
@@ -258,17 +259,19 @@ def _scores(
     return q @ k.T / math.sqrt(q.shape[1])
 
 
-def _position_bias(
-    n_tokens: int, head: int, w: Weights, config: ModelConfig
-) -> Float[Tensor, "T T"]:
-    """Return what is added to the score of each query (row) and key (column)."""
-    match config.position:
-        case AlibiConfig():
-            return -_alibi_slope(head, config.n_heads) * _distance(n_tokens)
-        case NoPositionConfig() | LearnedConfig() | SinusoidalConfig() | RopeConfig():
-            return torch.zeros(n_tokens, n_tokens, dtype=torch.float64)
-        case other:
-            return other.reference_bias(_distance(n_tokens), head, _part(w, "position"))
+def _position_biases(n_tokens: int, w: Weights, config: ModelConfig) -> Biases:
+    """Return what each head adds to the score of each query (row) and key (column)."""
+    distance = _distance(n_tokens)
+    biases = torch.zeros(config.n_heads, n_tokens, n_tokens, dtype=torch.float64)
+    for head in range(config.n_heads):
+        match config.position:
+            case AlibiConfig():
+                biases[head] = -_alibi_slope(head, config.n_heads) * distance
+            case NoPositionConfig() | LearnedConfig() | SinusoidalConfig() | RopeConfig():
+                pass
+            case other:
+                biases[head] = other.reference_bias(distance, head, w)
+    return biases
 
 
 def _distance(n_tokens: int) -> Float[Tensor, "T T"]:
