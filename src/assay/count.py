@@ -300,7 +300,7 @@ def tying_saving(config: ModelConfig) -> TyingSaving:
     """Return what tying saves, or would save, in this model."""
     saved = config.vocab * config.d_model
     n_model = count(config, seq_len=1).parameters
-    untied = n_model + saved if config.tie_embeddings else n_model
+    untied = n_model + saved if config.tied else n_model
     return TyingSaving(saved, saved / untied, saved / (untied - saved))
 
 
@@ -340,7 +340,7 @@ def _parts(config: ModelConfig, n_tokens: int) -> Iterator[Part]:
         yield Part("blocks.*", n_layers, n_layers * own)
     if config.block.final_norm:
         yield Part("final_norm", 1, norm)
-    own = 0 if config.tie_embeddings else output
+    own = 0 if config.tied else output
     yield Part("unembed", 1, own, matrix_flops=2 * n_tokens * output)
 
 

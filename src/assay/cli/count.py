@@ -76,7 +76,7 @@ def _print_words(model: "ModelConfig", counted: "Count") -> None:
     from assay.count import attention_overtakes_at, tying_saving
 
     overtakes, saving = attention_overtakes_at(model), tying_saving(model)
-    tied = "saves" if model.tie_embeddings else "would save"
+    tied = "saves" if model.tied else "would save"
     crossing = "never" if overtakes is None else f"at T = {overtakes:,.0f}"
     Console(highlight=False, soft_wrap=True).print(
         f"\nFor one sequence of T = {counted.seq_len:,} tokens, vocabulary {model.vocab:,}:\n"

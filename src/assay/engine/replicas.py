@@ -257,6 +257,12 @@ def check_alike(members: Sequence[Member]) -> None:
                 "expected null, since the sums of stacked models are taken in another order. Train "
                 "this one by itself."
             )
+        if not member.plan.native and member.model.config.equal_until(1 << 62):
+            raise ConfigError(
+                f"replica {index}: model.tie_embeddings = {member.model.config.tie_embeddings} "
+                "found; expected true or false, since stacked models do not share gradients. Train "
+                "this one by itself."
+            )
     for index, member in enumerate(members[1:], start=1):
         first = _common(members[0])
         for place, value in _common(member).items():

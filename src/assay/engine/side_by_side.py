@@ -19,6 +19,7 @@ from assay.errors import ConfigError, DivergedError
 from assay.native.abi import TrainingJob
 from assay.nn.model import GPT
 from assay.train.described import Described
+from assay.train.gradients import share_tied
 from assay.train.kernels import Passes
 from assay.train.loop import StepReport, conclude
 from assay.train.optim import Optimizers
@@ -108,7 +109,8 @@ class SideBySide:
     ) -> StepReport | DivergedError:
         member = self.members[row]
         try:
-            found = total, gradient_norm(member.model, member.plan)
+            share_tied(member.model, member.plan, step)
+            found = total, gradient_norm(member.model, member.plan, step)
             return conclude(member.model, batch, member.optimizers, member.plan, step, found)
         except DivergedError as error:
             return error

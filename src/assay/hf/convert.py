@@ -113,7 +113,7 @@ def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "model_type": family.model_type,
         "architectures": [family.architecture],
         "vocab_size": model.config.vocab,
-        "tie_word_embeddings": model.config.tie_embeddings,
+        "tie_word_embeddings": model.config.tied,
         "torch_dtype": str(model.embed.weight.dtype).removeprefix("torch."),
         "bos_token_id": None,
         "eos_token_id": None,
@@ -171,7 +171,7 @@ def _found_names(family: Family, state: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _check_names(family: Family, config: ModelConfig, found: Mapping[str, str]) -> None:
     """Compare names before anything is built, so a config of a billion layers costs nothing."""
-    unused = set(found) - ({HEAD} if config.tie_embeddings else set())
+    unused = set(found) - ({HEAD} if config.tied else set())
     for entry in family.entries(config):
         if entry.theirs not in found:
             raise CheckpointError(

@@ -102,7 +102,7 @@ def _entries(config: ModelConfig) -> Iterator[Entry]:
         )
         yield from alike(matrices, bias=True, weight_layout=TRANSPOSED)
     yield from alike([("transformer.ln_f", "final_norm")], bias=True)
-    yield from head(config.tie_embeddings)
+    yield from head(config.tied)
 
 
 GPT2 = Family(

@@ -104,7 +104,7 @@ def _entries(config: ModelConfig) -> Iterator[Entry]:
         qkv = f"{theirs}.attention.query_key_value"
         yield from packed(qkv, f"{ours}.mixer", weight=heads, bias=heads)
     yield from alike([("gpt_neox.final_layer_norm", "final_norm")], bias=True)
-    yield from head(config.tie_embeddings)
+    yield from head(config.tied)
 
 
 GPT_NEOX = Family(

@@ -192,7 +192,7 @@ def _entries(config: ModelConfig) -> Iterator[Entry]:
         )
         yield from alike(matrices, bias=config.bias)
     yield from alike([("model.norm", "final_norm")], bias=False)
-    yield from head(config.tie_embeddings)
+    yield from head(config.tied)
 
 
 def _qk_norms(config: ModelConfig, theirs: str, ours: str) -> Iterator[tuple[str, str]]:

@@ -124,7 +124,7 @@ def _hugging_face(
     for entry in family.entries(model_config):
         joined = entry.layout.join([model.get_parameter(name) for name in entry.ours])
         expected[entry.theirs] = tuple(joined.shape)
-    if model_config.tie_embeddings and HEAD in full:
+    if model_config.tied and HEAD in full:
         expected[HEAD] = tuple(model.embed.weight.shape)
     sorted_out = _sorted(source, contents, full, expected, config)
     return replace(sorted_out, refused=masks | dict(sorted_out.refused))

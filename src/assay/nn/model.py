@@ -5,10 +5,11 @@ Shapes: B batch, T new tokens, D model width, V vocabulary, H heads.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,6 +33,9 @@ from assay.nn.position import Position, PositionConfig, RopeConfig
 from assay.nn.sight import Sight
 from assay.schema import Config, Size
 
+_ROUNDING = 1e-6  # of a number of steps
+Share = Annotated[float, Field(gt=0, lt=1)]
+
 
 class ModelConfig(Config):
     """The architecture. Every choice is one field; every field has one owner."""
@@ -54,8 +58,9 @@ class ModelConfig(Config):
     """What moves information between tokens."""
     mlp: MLPConfig = SwiGLUConfig()
     """What works on each token by itself."""
-    tie_embeddings: bool = True
-    """Whether the output matrix is the token embedding."""
+    tie_embeddings: bool | Share = True
+    """Whether the output matrix is the token embedding. A share of the training steps, such as 0.5:
+    the two are equal for so long, then each learns by itself."""
     logit_scale: LogitScale = "none"
     """Factor of the logits: none, inv_sqrt_d (1/√D) or a number."""
     soft_cap: PositiveFloat | None = None
@@ -87,6 +92,16 @@ class ModelConfig(Config):
                 "is at hand to tell it. Set it, such as model.vocab_size=50257."
             )
         return self.vocab_size
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output matrix is the token embedding, so that there is only one matrix."""
+        return self.tie_embeddings is True
+
+    def equal_until(self, steps: int) -> int:
+        """Return the last of so many steps in which two matrices are kept equal, or 0."""
+        share = self.tie_embeddings
+        return 0 if isinstance(share, bool) else int(share * steps + _ROUNDING)
 
     @property
     def drops(self) -> bool:
@@ -123,7 +138,8 @@ class GPT(nn.Module):
     """A decoder-only transformer, or what is left of it when pieces are switched off.
 
     Parameters are named `embed`, `position`, `embed_norm`, `blocks.i.{mixer_norm, mixer, mlp_norm,
-    mlp}`, `final_norm`, `unembed`. Tied means no `unembed`: one Parameter, used twice.
+    mlp}`, `final_norm`, `unembed`. Tied means no `unembed`: one Parameter, used twice. Tied for a
+    share of the training means two that start equal and share their gradients for so long.
 
     How a model is executed is not what it computes, so that is no part of its config:
 
@@ -146,8 +162,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(block.build(_parts(config)) for _ in range(config.n_layers))
         self.final_norm = config.norm.build(d_model) if block.final_norm else None
-        tied = config.tie_embeddings
-        self.unembed = None if tied else nn.Linear(d_model, config.vocab, bias=False)
+        self.unembed = None if config.tied else nn.Linear(d_model, config.vocab, bias=False)
 
     @classmethod
     def create(
@@ -159,6 +174,9 @@ class GPT(nn.Module):
         _take_memory(model, device)
         piece_of = partial(_piece_of, config)
         initialise(model, config.init, piece_of, n_layers=config.n_layers, seed=seed)
+        if model.unembed is not None and config.tie_embeddings:
+            with torch.no_grad():
+                model.unembed.weight.copy_(model.embed.weight)
         return model
 
     def forward(

@@ -140,7 +140,7 @@ def _mixer(x: Vectors, w: Weights, config: ModelConfig, biases: Biases) -> Vecto
 
 def _head(x: Vectors, w: Weights, config: ModelConfig) -> Float[Tensor, "T V"]:
     """Return s·x Wᵀ, under a soft cap c as c·tanh(./c); W is the embedding where they are tied."""
-    matrix = w["embed.weight"] if config.tie_embeddings else w["unembed.weight"]
+    matrix = w["embed.weight"] if config.tied else w["unembed.weight"]
     logits = x @ matrix.T
     if config.logit_scale == "inv_sqrt_d":
         logits = logits / math.sqrt(config.d_model)

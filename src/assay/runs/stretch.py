@@ -197,7 +197,7 @@ class Stretch:
             config=parts.config.model_dump(mode="json"),
             data_sha256=parts.dataset.sha256,
             machine=dict(parts.machine),
-            ties={"unembed.weight": "embed.weight"} if parts.config.model.tie_embeddings else {},
+            ties={"unembed.weight": "embed.weight"} if parts.config.model.tied else {},
             metrics_sha256=self._metrics.sha256,
             lookout=self._lookout.state,
         )

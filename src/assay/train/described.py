@@ -46,7 +46,7 @@ class Described:
             head_factor=model.logit_factor,
             soft_cap=model.config.soft_cap or 0.0,
             vocab=model.config.vocab,
-            tied=model.config.tie_embeddings,
+            tied=model.config.tied,
             n_rows=n_rows,
             seq_len=seq_len,
             **self._positions(model, seq_len),

@@ -19,14 +19,38 @@ from assay.nn.model import GPT
 from assay.recording import Recorded
 from assay.train.exact import TreeSum
 from assay.train.kernels import gradients
+from assay.train.listed import parameters_of
 from assay.train.plan import Plan
 
 
 def backward(model: GPT, batch: Int[Tensor, "B T1"], plan: Plan, step: int) -> Float[Tensor, ""]:
     """Leave the gradients of the mean loss over the batch in the parameters; return that loss."""
-    if plan.config.exact_rows is None:
-        return _as_they_come(model, batch, plan, step)
-    return _in_a_tree(model, batch, plan, step)
+    passes = _as_they_come if plan.config.exact_rows is None else _in_a_tree
+    loss = passes(model, batch, plan, step)
+    share_tied(model, plan, step)
+    return loss
+
+
+def share_tied(model: GPT, plan: Plan, step: int) -> None:
+    """Give embedding and output matrix the sum of their gradients while they are kept equal.
+
+    It is the gradient of the one matrix that they stand for, and what is equal, has equal gradients
+    and an equal state in the optimizer stays equal to the bit.
+    """
+    if step > model.config.equal_until(plan.config.steps):
+        return
+    assert model.unembed is not None, "two matrices are kept equal"
+    one, other = model.embed.weight.grad, model.unembed.weight.grad
+    assert one is not None, "both learn"
+    assert other is not None, "both learn"
+    other.copy_(one.add_(other))
+
+
+def distinct_gradients(model: GPT, plan: Plan, step: int) -> list[Tensor]:
+    """Return all gradients, that of two matrices which are kept equal once."""
+    equal = step <= model.config.equal_until(plan.config.steps)
+    twin = model.unembed.weight if model.unembed is not None and equal else None
+    return [p.grad for p in parameters_of(model) if p.grad is not None and p is not twin]
 
 
 def passes_of(model: GPT, plan: Plan) -> Callable[[Int[Tensor, "B T1"], int], Float[Tensor, ""]]:
@@ -49,6 +73,7 @@ def passes_of(model: GPT, plan: Plan) -> Callable[[Int[Tensor, "B T1"], int], Fl
         loss, gradients = recorded(batch)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        share_tied(model, plan, step)
         return loss
 
     return passes

@@ -89,7 +89,7 @@ def train(
         if not model.training:  # after an evaluation
             model.train()
         total = passes(batch, step)
-        norm = gradient_norm(model, plan)
+        norm = gradient_norm(model, plan, step)
         # A GPU is still at work here: the next tokens travel meanwhile, and one read waits for all.
         upcoming = _on_device(batch_at(step + 1), plan) if step < config.steps else None
         report = conclude(model, batch, optimizers, plan, step, (total, norm))
@@ -120,7 +120,7 @@ def conclude(
             raise DivergedError(trouble.message)
         if trouble.passed:
             loss, grad_norm = trouble.loss_nats, trouble.grad_norm
-            norm = gradient_norm(model, plan)
+            norm = gradient_norm(model, plan, step)
     factor = config.schedule.factor(step, config.steps)
     if trouble is None or trouble.passed:
         _update(model, optimizers, plan, factor, norm)

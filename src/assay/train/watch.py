@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from assay.native.build import kernels
 from assay.nn.model import GPT
 from assay.train.adamw import norm_natively
-from assay.train.gradients import backward, dropout_drawn, pieces_of
-from assay.train.listed import parameters_of
+from assay.train.gradients import backward, distinct_gradients, dropout_drawn, pieces_of
 from assay.train.plan import Plan
 
 
@@ -36,9 +35,9 @@ class Trouble:
         return math.isfinite(self.loss_nats) and math.isfinite(self.grad_norm)
 
 
-def gradient_norm(model: nn.Module, plan: Plan) -> Float[Tensor, ""]:
-    """Return the L2 norm of all gradients."""
-    gradients = [p.grad for p in parameters_of(model) if p.grad is not None]
+def gradient_norm(model: GPT, plan: Plan, step: int) -> Float[Tensor, ""]:
+    """Return the L2 norm of all gradients of a step."""
+    gradients = distinct_gradients(model, plan, step)
     natively = plan.native and kernels().lacks("adamw") is None
     return norm_natively(gradients) if natively else nn.utils.get_total_norm(gradients)
 
@@ -58,7 +57,7 @@ def examine(
         what, where = f"loss {loss}", _bad_place(model, batch, plan, step)
     model.zero_grad()
     total = backward(model, batch, plan, step)
-    again, norm_again = torch.stack((total, gradient_norm(model, plan))).tolist()
+    again, norm_again = torch.stack((total, gradient_norm(model, plan, step))).tolist()
     if math.isfinite(again) and math.isfinite(norm_again):
         verdict = (
             f"A second computation of the step gave loss {again:.4f} and gradient norm "
