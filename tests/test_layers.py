@@ -8,7 +8,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LAYERS = [
-    {"errors", "source", "schema", "disk", "family"},
+    {"errors", "source", "schema", "disk", "family", "plugin"},
     {"nn"},
     {"presets", "count", "sampling"},
     {"generate", "decode", "recording", "native", "data", "measure", "hf"},

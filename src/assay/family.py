@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 from assay.errors import ConfigError
 from assay.schema import Config
@@ -66,9 +66,14 @@ class Family(Generic[V]):
     """
 
     def __init__(self, base: type[V], built_in: tuple[type[V], ...]) -> None:
-        self._base = base
+        self.base = base
         self._variants = {kind_of(variant): variant for variant in built_in}
         base.family = self
+
+    @property
+    def known(self) -> tuple[type[V], ...]:
+        """Every variant known by now, without a look at what is installed."""
+        return tuple(self._variants.values())
 
     @property
     def variants(self) -> tuple[type[V], ...]:
@@ -102,7 +107,7 @@ class Family(Generic[V]):
             if issubclass(parent, Variant) and (of := kind_of(parent)):
                 raise ConfigError(
                     f"{name}: a subclass of {parent.__name__}, the variant {of!r}, found; expected "
-                    f"one of {self._base.__name__} itself, since kernels, counts and checks know a "
+                    f"one of {self.base.__name__} itself, since kernels, counts and checks know a "
                     "variant by its class. Copy what it shares."
                 )
         if not kind:
@@ -125,7 +130,7 @@ class Family(Generic[V]):
 
     def validate(self, value: object) -> V:
         """Read an instance, `"rms"`, or `{"kind": "rms", "eps": 1e-6}`."""
-        if isinstance(value, self._base):
+        if isinstance(value, self.base):
             self.add(type(value))  # whoever has an object has imported its class
             return value
         fields = {"kind": value} if isinstance(value, str) else value
@@ -134,10 +139,9 @@ class Family(Generic[V]):
         kind = str(fields["kind"])
         if kind not in self._variants:
             _load_installed()
-        if kind not in self._variants:  # as pydantic says it of a closed union
-            kinds = ", ".join(map(repr, self._variants))
-            tag = {"discriminator": "'kind'", "tag": kind, "expected_tags": kinds}
-            raise PydanticKnownError("union_tag_invalid", tag)
+        if kind not in self._variants:
+            tag = {"tag": kind, "expected_tags": ", ".join(map(repr, self._variants))}
+            raise PydanticCustomError("kind_unknown", "unknown kind", tag)
         return self._variants[kind].model_validate(dict(fields))
 
     def __get_pydantic_core_schema__(
@@ -178,8 +182,13 @@ def add_variants(module: ModuleType) -> list[type[Variant]]:
         if isinstance(value, type) and issubclass(value, Variant) and kind_of(value)
     ]
     variants = [variant for variant in own if variant.__module__ == module.__name__]
-    for variant in variants:
-        variant.family.add(variant)
+    for place, variant in enumerate(variants):
+        try:
+            variant.family.add(variant)
+        except ConfigError:
+            for added in variants[:place]:
+                added.family.remove(added)
+            raise
     return variants
 
 

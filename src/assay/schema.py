@@ -210,12 +210,17 @@ def _sentence(problems: list[ErrorDetails], cls: type[Config], data: Mapping[str
     problem = problems[0]
     where = _place(problem, data)
     prefix = f"{cut(where)}: " if where else ""
-    if problem["type"] == "union_tag_invalid":
+    if problem["type"] in ("union_tag_invalid", "kind_unknown"):
         found = problem["ctx"]["tag"]
         allowed = [name.strip("' ") for name in problem["ctx"]["expected_tags"].split(",")]
         expected = ", ".join(sorted(allowed))
         near = _near(found, allowed)
-        return f"{prefix}unknown kind {shown(found)}; expected one of: {expected}.{near}"
+        own = (
+            " A kind of your own needs --plugin FILE.py."
+            if problem["type"] == "kind_unknown"
+            else ""
+        )
+        return f"{prefix}unknown kind {shown(found)}; expected one of: {expected}.{near or own}"
     if problem["type"] in ("union_tag_not_found", "model_attributes_type"):
         return (
             f"{prefix}{shown(problem['input'])} found; expected a kind, such as the name of a "

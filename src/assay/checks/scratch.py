@@ -21,6 +21,7 @@ from assay.config import RunConfig
 from assay.engine.device import describe_machine, settle
 from assay.engine.tune import as_it_began
 from assay.errors import ConfigError, RunError
+from assay.plugin import handed_on
 from assay.runs.folder import RunFolder
 from assay.runs.manifest import check_same_machine, new_manifest
 from assay.runs.metrics import read_rows
@@ -188,11 +189,15 @@ def _process(scratch: Scratch, until: int, *, hold: int) -> Iterator[subprocess.
 def _environment(scratch: Scratch) -> dict[str, str]:
     """Return this process's, with the package it runs: `-P` keeps the working folder out."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "PYTHONHASHSEED": str(scratch.hash_seed),
-        "OMP_NUM_THREADS": str(scratch.threads),
-    }
+    return (
+        os.environ
+        | handed_on()
+        | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONHASHSEED": str(scratch.hash_seed),
+            "OMP_NUM_THREADS": str(scratch.threads),
+        }
+    )
 
 
 def _log(scratch: Scratch) -> Path:

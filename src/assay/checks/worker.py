@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from assay.errors import AssayError
+from assay.plugin import take_over
 from assay.runs.run import Run
 
 _POLL_S = 0.02
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
     path, until, threads, hold = arguments
     torch.set_num_threads(int(threads))
     try:
+        take_over()
         train_until(Path(path), int(until), hold=int(hold) or None)
     except AssayError as error:
         sys.stderr.write(f"{error}\n")

@@ -25,6 +25,7 @@ from assay.cli import (
     train,
     verify,
 )
+from assay.cli.command import Command
 from assay.cli.printable import escaped
 from assay.cli.signals import Stopped, Unwinding
 from assay.errors import AssayError, ConfigError
@@ -43,22 +44,22 @@ app = typer.Typer(
     `assay train my.txt model.norm=layer train.steps=2000`.
     """,
 )
-app.command()(train.train)
-app.command()(resume.resume)
-app.command()(generate.generate)
-app.command()(show.show)
-app.command()(count.count)
-app.command()(ablate.ablate)
+app.command(cls=Command)(train.train)
+app.command(cls=Command)(resume.resume)
+app.command(cls=Command)(generate.generate)
+app.command(cls=Command)(show.show)
+app.command(cls=Command)(count.count)
+app.command(cls=Command)(ablate.ablate)
 app.add_typer(claims.claims, name="claims")
-app.command()(paper.paper)
-app.command()(verify.verify)
+app.command(cls=Command)(paper.paper)
+app.command(cls=Command)(verify.verify)
 app.add_typer(data.app, name="data")
-app.command()(runs.runs)
-app.command()(diff.diff)
-app.command()(bench.bench)
-app.command()(doctor.doctor)
+app.command(cls=Command)(runs.runs)
+app.command(cls=Command)(diff.diff)
+app.command(cls=Command)(bench.bench)
+app.command(cls=Command)(doctor.doctor)
 app.add_typer(check.check, name="check")
-app.command("import")(import_.import_)
+app.command("import", cls=Command)(import_.import_)
 
 
 def main() -> None:

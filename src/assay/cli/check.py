@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from assay.cli.arguments import RunsFolder
+from assay.cli.command import Command
 from assay.cli.printable import printable
 from assay.cli.progress import preparing, words
 from assay.cli.resume import RunName
@@ -37,7 +38,7 @@ check = typer.Typer(
 )
 
 
-@check.command()
+@check.command(cls=Command)
 def resume(
     run: RunName,
     steps: Steps = None,
@@ -59,7 +60,7 @@ def resume(
         _tell("resume", run, check_resume(opened, folder, steps), as_json=as_json)
 
 
-@check.command()
+@check.command(cls=Command)
 def determinism(
     run: RunName,
     steps: Steps = None,
@@ -81,7 +82,7 @@ def determinism(
         _tell("determinism", run, check_determinism(opened, folder, steps), as_json=as_json)
 
 
-@check.command()
+@check.command(cls=Command)
 def data(run: RunName, as_json: AsJson = False, runs: RunsFolder = Path("runs")) -> None:
     """Compare config, text, tokenizer, tokens and every checkpoint with the hashes recorded.
 
@@ -96,7 +97,7 @@ def data(run: RunName, as_json: AsJson = False, runs: RunsFolder = Path("runs"))
         _tell("data", run, findings, as_json=as_json)
 
 
-@check.command()
+@check.command(cls=Command)
 def cache(run: RunName, as_json: AsJson = False, runs: RunsFolder = Path("runs")) -> None:
     """Compare logits read through the cache, and by the C++ kernels, with those of a full pass.
 

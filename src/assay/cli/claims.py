@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assay.cli.command import Command
 from assay.cli.gathering import (
     BudgetName,
     Lab,
@@ -32,7 +33,7 @@ claims = typer.Typer(
 )
 
 
-@claims.command("list")
+@claims.command("list", cls=Command)
 def list_() -> None:
     """Print every claim on stdout: its name, the article's section, the sentence."""
     check_installed("claims")
@@ -43,7 +44,7 @@ def list_() -> None:
         typer.echo(f"{claim.id}\t{claim.section}\t{words_of(claim.id, 'en').claim}")
 
 
-@claims.command()
+@claims.command(cls=Command)
 def run(
     names: Annotated[list[str], typer.Argument(metavar="CLAIM...", show_default=False)],
     budget: BudgetName = "quick",

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from assay.cli.arguments import Arguments, RunsFolder, build_config, tell_apart
+from assay.cli.command import Command
 from assay.cli.printable import escaped
 from assay.cli.progress import preparing
 from assay.cli.resume import RunName
@@ -45,7 +46,7 @@ class _TextByDefault(TyperGroup):
 app = typer.Typer(cls=_TextByDefault, help="Read, split and encode a text; show what a run read.")
 
 
-@app.command(_TEXT)
+@app.command(_TEXT, cls=Command)
 def data(
     arguments: Arguments = None,
     entropy: Annotated[
@@ -79,7 +80,7 @@ def data(
         sys.stdout.write(f"{name:22} {value}\n")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     run: RunName,
     step: Annotated[int, typer.Option(help="Counted from 1.")],

@@ -117,11 +117,12 @@ def tell_notes(run: "Run") -> None:
 def introduce(run: "Run") -> None:
     """Say what is about to be trained."""
     from assay.count import count_or_none
+    from assay.native.kinds import unknown
 
     manifest = run.folder.read_manifest()
     data, machine = manifest["data"], manifest["machine"]
     counted = count_or_none(run.config.model)
-    size = "uncounted" if counted is None else _short(counted.parameters)
+    size = "not counted" if counted is None else _short(counted.parameters)
     tokens = run.config.train.steps * run.config.train.batch_size * run.config.seq_len
     words.print(
         f"{run.folder.path}: {size} parameters, {_short(tokens)} tokens to train on; "
@@ -129,6 +130,8 @@ def introduce(run: "Run") -> None:
         f"{escaped(machine['device'])} in {machine['precision']}, {_way(machine)}, "
         f"{machine['threads']} threads"
     )
+    if machine["device"] == "cpu" and (choice := unknown(run.config.model)) is not None:
+        words.print(f"note: the C++ kernels do not know {escaped(choice)}; PyTorch computes it")
 
 
 def _way(machine: dict[str, Any]) -> str:

@@ -6,10 +6,11 @@ from assay.config import RunConfig
 from assay.data.config import DataConfig
 from assay.data.prepare import prepare
 from assay.experiments.cell import cell_key
-from assay.experiments.code import code_sha256
+from assay.experiments.code import bare_python, code_sha256
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.train import Train
 from assay.experiments.written import seal
+from assay.plugin import sources_of
 
 
 @final
@@ -32,6 +33,7 @@ class Keys:
             [self.of_run(config) for config in task.needs],
             [self._text(text) for text in task.texts],
             code_of(task),
+            *map(bare_python, sources_of(task)),
         ]
         return seal(parts)[:32]
 

@@ -34,6 +34,7 @@ from assay.experiments.trainings import (
     train_alone,
     train_together,
 )
+from assay.plugin import handed_on, take_over
 from assay.runs.manifest import now
 from assay.runs.run import Run
 
@@ -72,7 +73,7 @@ def run_all(
     """
     jobs, keys = Jobs(folder), list(keys)
     waiting = sum(job.state not in ENDED for job in jobs.all(keys))
-    context, environment = _context(), dict(os.environ)
+    context, environment = _context(), os.environ | handed_on()
     processes = [
         context.Process(target=_work, args=(folder, keys, together, environment))
         for _ in range(min(workers, waiting))
@@ -136,6 +137,7 @@ def _work(
     os.environ.update(environment)
     torch.set_num_threads(_THREADS)
     try:
+        take_over()
         _take_jobs(folder, keys, together)
     except (AssayError, OSError) as error:
         sys.exit(f"assay: {error}")

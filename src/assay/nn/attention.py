@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from assay.errors import ConfigError
-from assay.nn.position import Rotation
+from assay.nn.rotation import Rotation
 from assay.nn.sight import Piece, Sight
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from assay.family import Family, Variant
 from assay.nn.attention import Context, attend
 from assay.nn.cache import LayerCache
 from assay.nn.norm import RMSNorm
-from assay.nn.position import Rotation
+from assay.nn.rotation import Rotation
 from assay.schema import Size
 from assay.source import Source
 

@@ -8,7 +8,6 @@ position and needs no offset; `B` is 1 where all rows of a batch share their pos
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from assay.errors import ConfigError
 from assay.family import Family, Variant
 from assay.nn.init import blank_table
+from assay.nn.rotation import Rotation, angles_of
 from assay.source import Source
 
 _ROUNDING = 1e-6  # of a distance: one that is a whole number but for it is one
@@ -38,7 +38,7 @@ class Position(nn.Module):
         """Add position vectors to the token embeddings; P is 1 or B."""
         return x
 
-    def rotation(self, positions: Int[Tensor, "P T"], dtype: torch.dtype) -> "Rotation | None":
+    def rotation(self, positions: Int[Tensor, "P T"], dtype: torch.dtype) -> Rotation | None:
         """Return by which angles queries and keys at these positions are turned."""
         return None
 
@@ -56,48 +56,6 @@ class Position(nn.Module):
     def learned_vectors(self) -> Tensor | None:
         """Return the vectors that `embed` adds, by position, where they are learned."""
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """The angles of one forward pass, computed once and shared by all layers.
-
-    Channels i and i + R/2 of the R turned ones are a pair (x, y), which becomes
-    (x cos - y sin, y cos + x sin): what every channel keeps of itself and what it takes of its
-    partner.
-
-    Attributes:
-        own: Cosine of each channel's pair.
-        partner: Its sine, negated in the first half of the channels.
-    """
-
-    own: Float[Tensor, "P 1 T R"]
-    partner: Float[Tensor, "P 1 T R"]
-
-    @classmethod
-    def by(cls, angles: Float[Tensor, "P T R2"], dtype: torch.dtype) -> "Rotation":
-        """Return the rotation by one angle a pair."""
-        cos, sin = angles[:, None].cos().to(dtype), angles[:, None].sin().to(dtype)
-        return cls(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
-
-    @property
-    def cos(self) -> Float[Tensor, "P 1 T R2"]:
-        """Cosine of each pair."""
-        return self.own.chunk(2, dim=-1)[0].contiguous()
-
-    @property
-    def sin(self) -> Float[Tensor, "P 1 T R2"]:
-        """Sine of each pair."""
-        return self.partner.chunk(2, dim=-1)[1].contiguous()
-
-    def __call__(self, q_or_k: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
-        """Turn the first R channels of each head in the dtype of the angles; keep the rest."""
-        width = self.own.shape[-1]
-        wide = q_or_k[..., :width].to(self.own.dtype)
-        x, y = wide.chunk(2, dim=-1)
-        turned = torch.addcmul(wide * self.own, torch.cat((y, x), -1), self.partner)
-        turned = turned.to(q_or_k.dtype)
-        return turned if width == q_or_k.shape[-1] else torch.cat((turned, q_or_k[..., width:]), -1)
 
 
 class Learned(Position):
@@ -126,7 +84,7 @@ class Sinusoidal(Position):
     ) -> Float[Tensor, "B T D"]:
         """Add unit-amplitude waves; computed for the positions at hand, so there is no table."""
         d_model = x.shape[-1]
-        angles = _angles(positions, width=d_model, base=_SINUSOID_BASE)
+        angles = angles_of(positions, width=d_model, base=_SINUSOID_BASE)
         waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :d_model]
         return x + waves.to(x.dtype)
 
@@ -147,7 +105,7 @@ class Rope(Position):
 
     def rotation(self, positions: Int[Tensor, "P T"], dtype: torch.dtype) -> Rotation | None:
         """Return cosines and sines of `width / 2` angles for each position, in `dtype`."""
-        return Rotation.by(_angles(positions, width=self.width, base=self.theta), dtype)
+        return Rotation.by(angles_of(positions, width=self.width, base=self.theta), dtype)
 
 
 class Alibi(Position):
@@ -211,13 +169,6 @@ def alibi_slopes(n_heads: int) -> Float[Tensor, " H"]:
     exact = [2 ** (-8 * i / n) for i in range(1, n + 1)]
     between = [2 ** (-4 * i / n) for i in range(1, 2 * (n_heads - n), 2)]
     return torch.tensor(exact + between, dtype=torch.float64)
-
-
-def _angles(positions: Int[Tensor, "P T"], *, width: int, base: float) -> Float[Tensor, "P T R"]:
-    """Return `position * base**(-2i/width)` in radians for i = 0 ... ceil(width/2) - 1."""
-    wide = torch.float32 if positions.device.type == "mps" else torch.float64
-    exponent = torch.arange(0, width, 2, device=positions.device, dtype=wide) / width
-    return positions[..., None].to(wide) * base**-exponent
 
 
 def needs_attention(what: str, n_heads: int) -> None:

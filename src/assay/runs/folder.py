@@ -27,6 +27,7 @@ from assay.config import RunConfig
 from assay.disk import flush, leads_out, read_json
 from assay.errors import ConfigError, RunError
 from assay.nn.attention import Kernel
+from assay.plugin import check_known
 from assay.schema import decode, shown
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -202,11 +203,13 @@ class RunFolder:
 
         Raises:
             RunError: If the file is missing or was damaged.
+            ConfigError: If it names kinds of a plug-in that is not loaded.
         """
         try:
             config = decode(RunConfig, self._read_json("config.json"))
             _ = config.model.vocab  # a run has settled it
         except ConfigError as error:
+            check_known(self._read_json("manifest.json").get("plugins"), self.path)
             raise RunError(f"{self.path / 'config.json'}: {error}") from None
         return config
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from assay.config import RunConfig
 from assay.errors import CheckpointError, ConfigError, DataError, RunError
+from assay.plugin import changed, recorded
 from assay.runs.state import RunState
 from assay.schema import config_hash, decode
 
@@ -41,6 +42,7 @@ def new_manifest(
         "data": dict(data),
         "seed": config.train.seed,
         "code": code_version(),
+        "plugins": recorded(config),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "machine": dict(machine),
         "started": now(),
@@ -120,6 +122,21 @@ def check_same_data(began_with: Mapping[str, Any], data: Mapping[str, Any], run:
                 f"{run}: the {what} changed: SHA-256 {found[:16]}... found, {began[:16]}... when "
                 "the run began. Put the old text back, or start a new run on the new one."
             )
+
+
+def check_same_plugins(manifest: Mapping[str, Any], config: RunConfig, *, allow: bool) -> list[str]:
+    """Return which plug-ins changed since the run began.
+
+    Raises:
+        RunError: If any did and that is not allowed.
+    """
+    changes = changed(manifest.get("plugins"), config)
+    if changes and not allow:
+        raise RunError(
+            f"{'; '.join(changes)}. Put the old file back, or go on all the same with --anyway, "
+            "which is recorded."
+        )
+    return changes
 
 
 def check_same_machine(

@@ -21,12 +21,14 @@ from assay.engine.tune import as_it_began, tune
 from assay.errors import ConfigError, DataError, DivergedError, RunError
 from assay.generate import GenerateOptions
 from assay.nn.model import GPT
+from assay.plugin import changed
 from assay.runs.curve import draw_curve
 from assay.runs.folder import RunFolder
 from assay.runs.manifest import (
     check_same_config,
     check_same_data,
     check_same_machine,
+    check_same_plugins,
     check_same_run,
     new_manifest,
     now,
@@ -201,7 +203,9 @@ class Run:
         """Return the model of the newest whole checkpoint, and the tokenizer."""
         path, reasons = newest_valid(self.folder.checkpoints)
         self.notes += reasons
-        check_same_run(read_run_state(path), self.config, self.folder.read_manifest(), path)
+        manifest = self.folder.read_manifest()
+        self.notes += changed(manifest.get("plugins"), self.config)
+        check_same_run(read_run_state(path), self.config, manifest, path)
         device = settle(TrainConfig()).device  # the run's own may not be here
         return read_model(path, self.config.model, device).eval(), self.tokenizer()
 
@@ -256,6 +260,7 @@ class Run:
         plan = as_it_began(settle(self.config.train), before)
         machine = describe_machine(plan) | {"replicas": replicas}
         changes = check_same_machine(before, machine, allow=anyway)
+        changes += check_same_plugins(manifest, self.config, allow=anyway)
         self._check_unfinished(state.step, manifest)
         if path is None:
             model = GPT.create(self.config.model, seed=self.config.train.seed, device=plan.device)

@@ -23,6 +23,7 @@ from assay.errors import RunError
 from assay.experiments.tasks.task import Task, Values
 from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT
+from assay.plugin import handed_on, take_over
 from assay.runs.run import Run
 from assay.schema import override
 from assay.train.loop import train
@@ -223,7 +224,7 @@ def _in_another_process(run: RunConfig) -> tuple[str, list[float]]:
     """Train in a fresh interpreter with another hash seed, on as many threads."""
     command = [sys.executable, "-c", f"from {__name__} import main; main()"]
     command += [str(torch.get_num_threads())]
-    environment = os.environ | {"PYTHONHASHSEED": _OTHER_HASH_SEED}
+    environment = os.environ | handed_on() | {"PYTHONHASHSEED": _OTHER_HASH_SEED}
     ended = subprocess.run(
         command, input=run.model_dump_json(), env=environment, capture_output=True, text=True
     )
@@ -236,5 +237,6 @@ def _in_another_process(run: RunConfig) -> tuple[str, list[float]]:
 def main() -> None:
     """Train what standard input says, on so many threads; print the hash and each loss."""
     torch.set_num_threads(int(sys.argv[1]))
+    take_over()
     sha256, losses = _train(RunConfig.model_validate_json(sys.stdin.read()))
     sys.stdout.write("\n".join([sha256, *map(repr, losses)]))
