@@ -9,8 +9,10 @@ from typing import Literal
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from assay import plugin
+from assay.cli import app
 from assay.config import RunConfig
 from assay.count import UncountedError, count
 from assay.errors import ConfigError, RunError
@@ -90,6 +92,7 @@ def tiny(**changes):
     return override(config, changes)
 
 
+@pytest.mark.slow
 def test_a_norm_from_a_file_is_trained_recorded_and_asked_for_at_every_later_command(at):
     mine, trained = ("--plugin", "mine.py"), ("train", "fox.txt", *TINY, "train.steps=4")
     told = assay(*trained, "--name", "one", *mine, "model.norm=max")
@@ -109,6 +112,7 @@ def test_a_norm_from_a_file_is_trained_recorded_and_asked_for_at_every_later_com
     assay("runs")
 
 
+@pytest.mark.slow
 def test_what_changed_since_is_refused_by_resume_and_told_by_generate(at):
     mine = ("--plugin", "mine.py")
     assay("train", "fox.txt", *TINY, "train.steps=3", "--name", "one", *mine, "model.norm=max")
@@ -124,6 +128,7 @@ def test_what_changed_since_is_refused_by_resume_and_told_by_generate(at):
     assert "--anyway" in told
 
 
+@pytest.mark.slow
 def test_workers_know_the_plug_ins_of_the_command(at):
     fields = [field for field in TINY if not field.startswith("eval")]
     assay(
@@ -145,27 +150,27 @@ def test_a_plug_in_edited_while_its_workers_start_is_refused(at, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["config", "manifest", "toml", "environment"])
-def test_nothing_is_run_because_a_file_names_it(at, where):
+def test_nothing_is_run_because_a_file_names_it(at, where, monkeypatch):
     """A stranger's run names a plug-in by every path there is; only the user's word loads one."""
     evil = at / "evil.py"
     evil.write_text(f"open({str(at / 'run')!r}, 'w')\n" + MINE.replace("{kind}", "evil"))
-    assay("train", "fox.txt", *TINY, "train.steps=2", "--name", "one")
+    Run.create(tiny(), at / "runs" / "one")
     if where == "toml":
         (at / "bad.toml").write_text(f'plugin = "{evil}"\n[model.norm]\nkind = "evil"\n')
-        assay("train", "bad.toml", "fox.txt", *TINY, status=2)
-    path = at / "runs/one" / ("manifest.json" if where == "manifest" else "config.json")
-    content = json.loads(path.read_text())
+        outcome = CliRunner().invoke(app, ["train", "bad.toml", "fox.txt", *TINY])
+        assert isinstance(outcome.exception, ConfigError)
     rows = [{"name": str(evil), "sha256": "0" * 64, "kinds": ["norm=evil"]}]
-    content |= {"plugins": rows} if where == "manifest" else {}
-    path.write_text(json.dumps(content))
-    config = at / "runs/one/config.json"
+    manifest, config = (at / "runs/one" / name for name in ("manifest.json", "config.json"))
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"plugins": rows if where == "manifest" else []}))
     content = json.loads(config.read_text())
     content["model"]["norm"] = {"kind": "evil", "module": "evil", "plugin": str(evil)}
     config.write_text(json.dumps(content))
-    named = {"ASSAY_PLUGINS": json.dumps([[str(evil), ""]])} if where == "environment" else {}
-    status = 2 if where == "manifest" else 1
-    for command in (("generate", "one"), ("show", "one"), ("resume", "one")):
-        assay(*command, status=status, **named)
+    if where == "environment":
+        monkeypatch.setenv("ASSAY_PLUGINS", json.dumps([[str(evil), ""]]))
+    expected = ConfigError if where == "manifest" else RunError
+    for command in ("generate", "show", "resume"):
+        assert type(CliRunner().invoke(app, [command, "one"]).exception) is expected
     assert not (at / "run").exists()
 
 
