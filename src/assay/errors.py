@@ -2,6 +2,7 @@
 
     AssayError                exit status 1
     ├── ConfigError           2: a config file, an override or a field value is wrong
+    │   └── NoReferenceError  a variant has no formula in float64 to compare with
     ├── DataError             a text or a tokenizer is missing, unreadable or of another hash
     ├── RunError              a run folder is missing, busy, already there or cannot be written
     ├── CheckpointError       a checkpoint is missing, corrupt or of another config
@@ -18,6 +19,10 @@ class AssayError(Exception):
 
 class ConfigError(AssayError, ValueError):
     """A config file, an override or a field value is wrong."""
+
+
+class NoReferenceError(ConfigError):
+    """A variant has no formula in float64 to compare with."""
 
 
 class DataError(AssayError):

@@ -170,6 +170,16 @@ def kind_of(variant: type[Variant]) -> str:
     return "" if field.is_required() else str(field.default)
 
 
+def families() -> "tuple[Family[Any], ...]":
+    """Return every family that has been imported."""
+    return tuple(cls.family for cls in Variant.__subclasses__() if "family" in vars(cls))
+
+
+def field_of(variant: type[Variant]) -> str:
+    """Return the field of a config that a variant may fill, such as `norm` of a NormVariant."""
+    return str(variant.family.base.__name__).removesuffix("Variant").lower()
+
+
 def add_variants(module: ModuleType) -> list[type[Variant]]:
     """Let configs name every variant that a module defines; return them.
 

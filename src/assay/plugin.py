@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from assay.disk import read_bytes
 from assay.errors import ConfigError
-from assay.family import Variant, add_variants, kind_of
+from assay.family import Variant, add_variants, families, field_of, kind_of
 
 _MOST_BYTES = 1 << 24
 _PACKAGE = "assay_plugins"
@@ -151,7 +151,7 @@ def plugins_of(config: BaseModel) -> list[Plugin]:
             kinds.setdefault(type(variant), set()).add(variant.kind)
     by_module: dict[str, list[str]] = {}
     for cls in kinds:
-        by_module.setdefault(cls.__module__, []).append(f"{_family_of(cls)}={kind_of(cls)}")
+        by_module.setdefault(cls.__module__, []).append(f"{field_of(cls)}={kind_of(cls)}")
     return [Plugin(*_named(module), tuple(sorted(each))) for module, each in by_module.items()]
 
 
@@ -221,24 +221,12 @@ def take_over() -> None:
 
 def _strangers() -> Iterator[type[Variant]]:
     """Yield the variants from outside that configs may name by now."""
-    families = {id(v.family): v.family for v in _all_subclasses(Variant) if hasattr(v, "family")}
-    for family in families.values():
+    for family in families():
         yield from (variant for variant in family.known if not _is_own(variant))
-
-
-def _all_subclasses(cls: type[Variant]) -> Iterator[type[Variant]]:
-    for child in cls.__subclasses__():
-        yield child
-        yield from _all_subclasses(child)
 
 
 def _is_own(cls: type[Variant]) -> bool:
     return cls.__module__.partition(".")[0] == "assay"
-
-
-def _family_of(cls: type[Variant]) -> str:
-    """Return the name of a variant's family, as `norm` of `NormVariant`."""
-    return cls.family.base.__name__.removesuffix("Variant").lower()
 
 
 def _file(module: str) -> Path | None:

@@ -70,6 +70,21 @@ def test_what_is_read_is_what_was_written_to_the_bit(tmp_path, cls, tied):
     assert read_state(folder) == {"step": 2, "note": "Ω\n"}
 
 
+def test_what_is_read_lies_in_memory_as_pytorch_lays_it_out(tmp_path):
+    """In the file a tensor begins at any byte, where PyTorch's products would round otherwise."""
+    config = AdamWConfig()
+    model, optimizers = write_steps(tmp_path, 1, config, d_model=24, mlp="gelu", bias=True)
+    folder = tmp_path / "step-000001"
+    own = max(64, *(_alignment(p) for p in model.parameters()))
+    read = [*read_model(folder, model.config).parameters(), *read_optim(folder).values()]
+    assert len(read) == len(list(model.parameters())) + len(optimizers.state())
+    assert all(_alignment(value) >= min(own, 64) for value in read)
+
+
+def _alignment(tensor):
+    return tensor.data_ptr() & -tensor.data_ptr()
+
+
 def test_a_tied_matrix_is_stored_once_and_is_one_parameter_when_read(tmp_path):
     model, _ = write_steps(tmp_path, 1, tie_embeddings=True)
     folder = tmp_path / "step-000001"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from assay.cli.arguments import RunsFolder
+from assay.cli.arguments import RunsFolder, tell_apart
 from assay.cli.command import Command
 from assay.cli.printable import printable
 from assay.cli.progress import preparing, words
@@ -115,6 +115,34 @@ def cache(run: RunName, as_json: AsJson = False, runs: RunsFolder = Path("runs")
     _tell("cache", run, check_cache(model, dataset), as_json=as_json)
 
 
+@check.command(cls=Command)
+def variant(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="FILE.py:NAME", help="A class or kind; or norm=dyt."),
+    ],
+    fields: Annotated[
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the variant.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try the contract of a variant, yours or assay's, on a small model: seconds.
+
+    \b
+    assay check variant my_norms.py:MaxNorm
+    assay check variant my_norms.py:MaxNorm gain=2.0
+    assay check variant norm=dyt
+    """  # noqa: D301
+    from assay.checks.variant import check_variant, find_variant
+    from assay.schema import decode
+
+    cls = find_variant(target)
+    given = tell_apart(fields)
+    if odd := [*given.texts, *map(str, given.files)]:
+        raise ConfigError(f"{odd[0]}: expected FIELD=VALUE, a field of the variant.")
+    _tell("variant", target, check_variant(decode(cls, given.changes)), as_json=as_json)
+
+
 def _tell(name: str, run: str, findings: "Iterator[Finding]", *, as_json: bool) -> NoReturn:
     """Say each finding as it comes, then all of them in one line; end with the exit status.
 
@@ -146,6 +174,10 @@ _VERDICTS = {
     "data": {
         True: "All files are what they were.",
         False: "Files are NOT what they were; nothing was changed by looking.",
+    },
+    "variant": {
+        True: "It keeps the contract.",
+        False: "It does NOT keep the contract.",
     },
     "cache": {
         True: "With the cache the model says the same as without.",

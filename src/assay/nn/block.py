@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from assay.errors import ConfigError
+from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.nn.attention import Context
 from assay.nn.cache import LayerCache
@@ -169,7 +169,7 @@ class BlockVariant(Variant):
             norms: By the names that `norms` returns.
             weights: Of the layer, by parameter name.
         """
-        raise ConfigError(
+        raise NoReferenceError(
             f"block={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
             "writes it out in float64, to compare with."
         )

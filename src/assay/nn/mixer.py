@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from assay.errors import ConfigError
+from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.nn.attention import Context, attend
 from assay.nn.cache import LayerCache
@@ -122,7 +122,7 @@ class MixerVariant(Variant):
         self, x: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
     ) -> Float[Tensor, "T D"]:
         """Return what a layer computes, written out in float64; `weights` by parameter name."""
-        raise ConfigError(
+        raise NoReferenceError(
             f"mixer={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
             "writes it out in float64, to compare with."
         )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from assay.errors import ConfigError
+from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.schema import Size
 from assay.source import Source
@@ -107,7 +107,7 @@ class MLPVariant(Variant):
         self, x: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
     ) -> Float[Tensor, "T D"]:
         """Return what a layer computes, written out in float64; `weights` by parameter name."""
-        raise ConfigError(
+        raise NoReferenceError(
             f"mlp={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
             "writes it out in float64, to compare with."
         )
@@ -125,7 +125,7 @@ class DenseConfig(MLPVariant):
 
     def reference_activation(self, x: Float[Tensor, "T F"]) -> Float[Tensor, "T F"]:
         """Return what `activation()` computes, written out in float64."""
-        raise ConfigError(
+        raise NoReferenceError(
             f"mlp={self.kind}: no `reference_activation` found in {type(self).__name__}; expected "
             "one that writes its formula out in float64, to compare with."
         )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from assay.errors import ConfigError
+from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.source import Source
 
@@ -38,7 +38,7 @@ class NormVariant(Variant):
         self, x: Float[Tensor, "T D"], weights: Mapping[str, Tensor]
     ) -> Float[Tensor, "T D"]:
         """Return what `build(D)` computes, written out in float64; `weights` by parameter name."""
-        raise ConfigError(
+        raise NoReferenceError(
             f"norm={self.kind}: no `reference` found in {type(self).__name__}; expected one that "
             "writes its formula out in float64, to compare with."
         )

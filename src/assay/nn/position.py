@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from assay.errors import ConfigError
+from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.nn.init import blank_table
 from assay.nn.rotation import Rotation, angles_of
@@ -234,7 +234,7 @@ class PositionVariant(Variant):
     def _check_told(self, hook: str, twin: str) -> None:
         module = type(self.build(d_model=32, n_heads=2, max_seq_len=2))
         if getattr(module, hook) is not getattr(Position, hook):
-            raise ConfigError(
+            raise NoReferenceError(
                 f"position={self.kind}: no `{twin}` found in {type(self).__name__}; expected one "
                 f"that writes out in float64 what its {hook} computes, to compare with."
             )

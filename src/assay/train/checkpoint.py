@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from assay.disk import check_header, flush, read_json, sha256_of
@@ -225,8 +225,14 @@ def _files() -> Iterator[str]:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, each in memory of PyTorch's own.
+
+    In the file they begin at any byte, and PyTorch's products round otherwise where their operands
+    are not aligned as PyTorch aligns them: a resumed run would part from itself by bits.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: unreadable ({error}).") from None
 
