@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from assay.count import UncountedError, built_parameters, count
-from assay.disk import parse_json
+from assay.disk import MARKS, parse_json
 from assay.errors import NoReferenceError
 from assay.family import Variant
 from assay.native.kinds import unknown
@@ -95,7 +95,7 @@ def _shaken(config: ModelConfig) -> GPT:
 
 
 def _check_config(config: ModelConfig) -> str:
-    again = decode(ModelConfig, parse_json(config.model_dump_json().encode()))
+    again = decode(ModelConfig, parse_json(config.model_dump_json().encode(), marks=MARKS))
     expect(again == config, "written as JSON and read again it is another config")
     return "reads back from JSON as it was written"
 
