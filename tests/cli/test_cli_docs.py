@@ -1,16 +1,20 @@
 """Every command shown in the documents is one the command line understands."""
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
+from assay import plugin
 from assay.cli import app
 from assay.cli.arguments import build_config, tell_apart
+from assay.nn.norm import NORMS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HELP = sorted((ROOT / "src/assay/cli").glob("*.py"))
 
 
@@ -23,9 +27,32 @@ def commands():
                 yield pytest.param(words, id=f"{page.name}: {words[:60]}")
 
 
+@pytest.fixture
+def _max_norm(tmp_path, monkeypatch):
+    """The plug-in of docs/variants.md where commands name it; it is forgotten again."""
+    page = (ROOT / "docs/variants.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "max_norm.py").write_text(code, encoding="utf-8")
+    for folder in ("recipes", "docs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plugin, "_LOADED", {})
+    before = dict(NORMS._variants)
+    yield
+    NORMS._variants.clear()
+    NORMS._variants.update(before)
+
+
+@pytest.mark.usefixtures("_max_norm")
+def test_the_norm_of_the_page_keeps_the_contract():
+    outcome = CliRunner().invoke(app, ["check", "variant", "max_norm.py:MaxNormConfig"])
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "the same as its formula" in outcome.stderr
+
+
+@pytest.mark.usefixtures("_max_norm")
 @pytest.mark.parametrize("shown", list(commands()))
-def test_a_command_shown_is_understood(shown, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_a_command_shown_is_understood(shown):
     name, *arguments = shlex.split(shown, comments=True)[1:]
     command = get_command(app).commands[name]
     parsed = command.make_context(name, list(arguments)).params
