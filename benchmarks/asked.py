@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from assay.engine.device import settle
+from assay.engine.device import resolve_plan
 from assay.errors import AssayError
 from assay.train.config import TrainConfig
 
@@ -28,7 +28,7 @@ def device_of(name: str) -> torch.device:
     Raises:
         ConfigError: If it is not.
     """
-    return settle(TrainConfig(device=name)).device
+    return resolve_plan(TrainConfig(device=name)).device
 
 
 def of_device(subject: str, device: torch.device) -> str:

@@ -20,8 +20,8 @@ from dataclasses import replace
 import torch
 
 from asked import answered
-from assay.decode.packed import PackedModel
-from assay.engine.device import settle
+from assay.decode.quantized import QuantizedModel
+from assay.engine.device import resolve_plan
 from assay.errors import ConfigError
 from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT
@@ -62,14 +62,14 @@ def _ways(subject: str, threads: int) -> Iterator[tuple[str, int, Work]]:
 
 def _writer() -> Work:
     model = GPT.create(gpt2_config(replace(SMALL, seq_len=1024)), seed=0)
-    packed, options = PackedModel(model, "bf16"), GenerateOptions(max_new_tokens=32)
+    packed, options = QuantizedModel(model, "bf16"), GenerateOptions(max_new_tokens=32)
     return lambda: sum(1 for _ in generate(packed, [[0]], SamplingConfig(), options=options))
 
 
 def _stepper(subject: str, backend: str) -> Work:
     shape = SHAPES[subject]
     fields = {"steps": _NO_END, "batch_size": shape.batch_size, "device": "cpu"}
-    plan = settle(decode(TrainConfig, fields | {"backend": backend, "precision": "bf16"}))
+    plan = resolve_plan(decode(TrainConfig, fields | {"backend": backend, "precision": "bf16"}))
     model = GPT.create(default_config(shape), seed=0)
     plan.prepare(model)
     reports = train(model, shape.batches(plan.device), AdamWConfig().build(model), plan)

@@ -23,8 +23,8 @@ from typing import get_args
 import torch
 
 from assay import presets
-from assay.decode.packed import PackedModel
-from assay.decode.program import Feed, Program
+from assay.decode.native_model import NativeModel, TokenBatch
+from assay.decode.quantized import QuantizedModel
 from assay.decode.weights import Weights
 from assay.generate import GenerateOptions, generate
 from assay.hf.llama2c import load_llama2c
@@ -64,9 +64,9 @@ def medians(variants: Mapping[Hashable, Callable[[], object]]) -> dict[Hashable,
     return {name: statistics.median(seconds[1:]) for name, seconds in spent.items()}
 
 
-def feed_of(rows: int, n_tokens: int) -> Feed:
+def feed_of(rows: int, n_tokens: int) -> TokenBatch:
     """Return a pass; of a prompt, the last token alone gives logits, of a draft every one."""
-    feed = Feed()
+    feed = TokenBatch()
     for row in range(rows):
         wanted = 1 if n_tokens > 16 else n_tokens
         feed.add(row, 0, list(range(n_tokens)), n_wanted=wanted)
@@ -79,7 +79,7 @@ def passes() -> None:
     for shape, config in SHAPES.items():
         model = GPT.create(config)
         programs = {
-            kind: Program(kernels(), PackedModel(model, kind), n_rows=16, room=128)
+            kind: NativeModel(kernels(), QuantizedModel(model, kind), n_rows=16, room=128)
             for kind in KINDS
         }
         found = medians(

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from assay.generate import GenerateOptions, PackedModel, generate
+from assay.generate import GenerateOptions, QuantizedModel, generate
 from assay.hf import from_hf
 from assay.nn.model import GPT
 from assay.sampling import SamplingConfig
@@ -86,7 +86,7 @@ class Ours:
     """
 
     def __init__(self, model: GPT, options: GenerateOptions) -> None:
-        self.model, self.options = PackedModel(model, options.weights), options
+        self.model, self.options = QuantizedModel(model, options.weights), options
 
     def start(self, prompts: Tensor) -> Tensor:
         """Read prompts (B, T) and return the first new token of each row: (B, 1)."""

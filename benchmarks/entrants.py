@@ -18,14 +18,14 @@ from assay import presets
 from assay.config import RunConfig
 from assay.count import count
 from assay.data.cache import cache_folder
-from assay.engine.device import settle
-from assay.engine.tune import tune
+from assay.engine.autotune import tune
+from assay.engine.device import resolve_plan
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import override
 from assay.train.config import TrainConfig
 from assay.train.loop import train
 from assay.train.optim import AdamWConfig, MuonConfig, OptimizerConfig
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 from shapes import Shape
 
 Step = Callable[[], Tensor | float]
@@ -129,7 +129,7 @@ def _assay(
                 steps=10**6, batch_size=shape.batch_size, optimizer=optimizer, device=str(device)
             ),
         )
-        plan, _ = tune(config, settle(config.train), choice_folder(shape, name))
+        plan, _ = tune(config, resolve_plan(config.train), choice_folder(shape, name))
         model = GPT.create(config.model, device=device)
         plan.prepare(model)
         batch_at = shape.batches(device)
@@ -140,7 +140,7 @@ def _assay(
     return make
 
 
-def _words(plan: Plan) -> str:
+def _words(plan: ExecutionPlan) -> str:
     precision = "bf16" if plan.autocast else "fp32"
     if plan.native:
         return f"C++ kernels, {precision}"

@@ -24,15 +24,15 @@ import torch
 import results
 from apart import measured_apart, peak_bytes
 from asked import answered
-from assay.engine.device import matmul_rate, settle
-from assay.engine.replicas import train_together
-from assay.engine.side_by_side import Member
+from assay.engine.device import matmul_rate, resolve_plan
+from assay.engine.native_ensemble import EnsembleMember
+from assay.engine.vmap_ensemble import train_together
 from assay.native.build import kernels
 from assay.nn.model import GPT
 from assay.schema import decode
 from assay.train.config import TrainConfig
-from assay.train.kernels import multiplies_bf16
 from assay.train.loop import StepReport, train
+from assay.train.native_backend import multiplies_bf16
 from assay.train.optim import AdamWConfig
 from entrants import default_config, step_flops
 from shapes import CPU, Shape
@@ -81,21 +81,21 @@ def _way() -> dict[str, str]:
     }
 
 
-def _member(shape: Shape, seed: int, how: Mapping[str, str]) -> Member:
+def _member(shape: Shape, seed: int, how: Mapping[str, str]) -> EnsembleMember:
     fields = {"steps": _MOST + 1, "batch_size": shape.batch_size}
-    plan = settle(decode(TrainConfig, fields | how))
+    plan = resolve_plan(decode(TrainConfig, fields | how))
     model = GPT.create(default_config(shape), seed=seed, device=plan.device)
     plan.prepare(model)
-    return Member(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
+    return EnsembleMember(model, shape.batches(plan.device), AdamWConfig().build(model), plan)
 
 
-def _alone(member: Member) -> Iterator[float]:
+def _alone(member: EnsembleMember) -> Iterator[float]:
     """Yield the seconds of each step."""
     for report in train(member.model, member.batch_at, member.optimizers, member.plan):
         yield report.elapsed_s
 
 
-def _together(members: Sequence[Member]) -> Iterator[float]:
+def _together(members: Sequence[EnsembleMember]) -> Iterator[float]:
     """Yield the seconds of each step of all: a report has its replica's share."""
     for outcomes in train_together(members):
         yield sum(report.elapsed_s for report in outcomes if isinstance(report, StepReport))

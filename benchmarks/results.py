@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from assay.engine.device import describe_machine, settle
+from assay.engine.device import describe_machine, resolve_plan
 from assay.runs.manifest import code_version
 from assay.train.config import TrainConfig
 
@@ -51,7 +51,7 @@ def kept_here(name: str, *, device: str = "cpu") -> dict[str, Any]:
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Return what of the machine decides its speed."""
-    told = describe_machine(settle(TrainConfig(device=device)))
+    told = describe_machine(resolve_plan(TrainConfig(device=device)))
     wanted = ("device", "device_name", "threads", "cpu_capability", "cpus", "python")
     return {name: told[name] for name in wanted}
 

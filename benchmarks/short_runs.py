@@ -4,7 +4,7 @@
     python benchmarks/short_runs.py --threads 1
 
 Such runs are not timed before they begin: which of the two they take is a rule
-(`assay.engine.tune.by_rule`), and this is what it stands on.
+(`assay.engine.autotune.default_plan`), and this is what it stands on.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 
 from asked import answered
 from assay.config import RunConfig
-from assay.engine.device import settle
+from assay.engine.device import resolve_plan
 from assay.nn.model import GPT
 from assay.schema import override
 from assay.train.loop import train
@@ -77,7 +77,7 @@ def _stepper(shape: Shape, backend: str) -> Callable[[], object]:
         "train.backend": backend,
     }
     config = override(RunConfig(), fields)
-    plan, model = settle(config.train), GPT.create(config.model)
+    plan, model = resolve_plan(config.train), GPT.create(config.model)
     batch = torch.randint(shape.vocab, (shape.batch_size, shape.seq_len + 1))
     steps = train(model, lambda step: batch, config.train.optimizer.build(model), plan)
     return lambda: next(steps)

@@ -24,8 +24,8 @@ import results
 from assay.config import RunConfig
 from assay.data.prepare import Dataset, prepare
 from assay.data.windows import Windows, evaluation_windows
-from assay.engine.device import settle
-from assay.engine.tune import tune
+from assay.engine.autotune import tune
+from assay.engine.device import resolve_plan
 from assay.nn.model import GPT
 from assay.schema import decode, override
 from assay.train.loop import train
@@ -78,7 +78,7 @@ def assay(dataset: Dataset, config: RunConfig) -> tuple[nn.Module, float]:
     config = override(config, vocab)
     model = GPT.create(config.model, seed=config.train.seed)
     optimizers = config.train.optimizer.build(model)
-    plan, _ = tune(config, settle(config.train))
+    plan, _ = tune(config, resolve_plan(config.train))
     steps = train(model, windows(dataset, config), optimizers, plan)
     return model, sum(report.elapsed_s for report in steps)
 

@@ -166,7 +166,7 @@ def test_a_variant_says_where_it_comes_from_or_that_it_is_our_own(one):
     for variant in one.known:
         assert issubclass(variant, one.base)
         assert variant.__doc__
-        assert variant.source is None or str(variant.source)
+        assert variant.citation is None or str(variant.citation)
 
 
 def concrete():

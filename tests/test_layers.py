@@ -8,10 +8,10 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LAYERS = [
-    {"errors", "source", "schema", "disk", "family", "plugin"},
+    {"errors", "citation", "schema", "disk", "family", "plugin"},
     {"nn"},
     {"presets", "count", "sampling"},
-    {"generate", "decode", "recording", "native", "data", "measure", "hf"},
+    {"generate", "decode", "cuda_graph", "native", "data", "measure", "hf"},
     {"train"},
     {"config"},
     {"engine", "evaluate"},

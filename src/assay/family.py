@@ -18,9 +18,9 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
+from assay.citation import Citation
 from assay.errors import ConfigError
 from assay.schema import Config
-from assay.source import Source
 
 ENTRY_POINTS = "assay.variants"
 """Group of entry points by which an installed package offers variants: classes, or modules."""
@@ -35,7 +35,7 @@ class Variant(Config):
 
     kind: str
     """The name by which configs know it; a variant gives it a default of its own."""
-    source: ClassVar[Source | None] = None
+    citation: ClassVar[Citation | None] = None
     """The paper behind it."""
     native_kind: ClassVar[int | None] = None
     """The number by which the C++ kernels know it. None: they do not, and PyTorch takes over."""

@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from assay.decode.lookup import Lookup
+from assay.decode.decoder import open_reader
 from assay.decode.options import GenerateOptions as GenerateOptions
-from assay.decode.packed import PackedModel as PackedModel
-from assay.decode.reader import open_reader
+from assay.decode.prompt_lookup import Lookup
+from assay.decode.quantized import QuantizedModel as QuantizedModel
 from assay.errors import ConfigError, DataError
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig, sample, uniforms
 
 
 def generate(
-    model: GPT | PackedModel,
+    model: GPT | QuantizedModel,
     prompts: Sequence[Sequence[int]],
     sampling: SamplingConfig,
     *,
@@ -45,7 +45,7 @@ def generate(
             vocabulary.
         DataError: If there is no prompt, an empty one, or one with an id outside the vocabulary.
     """
-    packed = model if isinstance(model, PackedModel) else PackedModel(model, options.weights)
+    packed = model if isinstance(model, QuantizedModel) else QuantizedModel(model, options.weights)
     _check_weights(packed, options)
     config = packed.model.config
     _check_window(config, options.window)
@@ -71,7 +71,7 @@ class Generation:
 
     def __init__(
         self,
-        packed: PackedModel,
+        packed: QuantizedModel,
         prompts: Sequence[Sequence[int]],
         sampling: SamplingConfig,
         options: GenerateOptions,
@@ -215,7 +215,7 @@ def _histories(rows: Sequence[_Row], drafts: Sequence[Sequence[int]]) -> Int[Ten
     return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=-1)
 
 
-def _check_weights(packed: PackedModel, options: GenerateOptions) -> None:
+def _check_weights(packed: QuantizedModel, options: GenerateOptions) -> None:
     if options.weights not in (None, packed.weights):
         raise ConfigError(
             f"generate.weights: {options.weights} found for a model packed as "

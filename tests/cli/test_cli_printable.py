@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_run import SMALL
 
-from assay.cli.printable import escaped, printable
+from assay.cli.sanitize import escaped, printable
 
 CONTROLS = "\x00\x07\x08\r\x1b\x7f\x85\x9b\u200b\u202e\u2066\ufeff\ue000"
 

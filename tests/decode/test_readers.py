@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shaken import VOCAB, small
 
-from assay.decode.lookup import Lookup
+from assay.decode.prompt_lookup import Lookup
 from assay.errors import ConfigError
 from assay.generate import GenerateOptions, generate
 from assay.sampling import SamplingConfig

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from shaken import small
 
-from assay.decode.describe import pack_int8
+from assay.decode.model_view import pack_int8
 from assay.decode.weights import matrices, pack, rounded
 
 STEP = {"fp32": 0.0, "bf16": 2.0**-8}  # half a step, relative, of 8 significant bits

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from assay.config import RunConfig
-from assay.engine import tune as tuning
-from assay.engine.device import settle
+from assay.engine import autotune as tuning
+from assay.engine.device import resolve_plan
 from assay.schema import decode, override
 
 SHAPE = {"vocab_size": 17, "max_seq_len": 16, "d_model": 16, "n_layers": 2}
@@ -20,13 +20,13 @@ TRAIN = {"device": "cpu", "attention": "fused", "precision": "fp32"}
 def main(cache):
     tuning.known_matmul_rate = lambda *_, **__: 1e9  # a rate measured twice is two rates
     config = decode(RunConfig, {"model": SHAPE, "train": TRAIN})
-    a_step = tuning._expected_s(config, settle(config.train)) / config.train.steps
+    a_step = tuning._expected_s(config, resolve_plan(config.train)) / config.train.steps
     found = []
     for share in (0.9, 1.1, 0.9):
         lasting = override(
             config, {"train.steps": round(share * tuning._WORTH_COMPILING_S / a_step)}
         )
-        plan, trials = tuning.tune(lasting, settle(lasting.train), cache)
+        plan, trials = tuning.tune(lasting, resolve_plan(lasting.train), cache)
         found.append({"compiled": plan.compiled, "trials": list(map(dataclasses.asdict, trials))})
     print(json.dumps(found))
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from assay.config import RunConfig
-from assay.engine.replicas import train_together
-from assay.engine.side_by_side import Member
+from assay.engine.native_ensemble import EnsembleMember
+from assay.engine.vmap_ensemble import train_together
 from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT, ModelConfig
 from assay.nn.reference import reference_logits
@@ -19,7 +19,7 @@ from assay.train.checkpoint import checkpoints
 from assay.train.config import TrainConfig
 from assay.train.loop import train
 from assay.train.optim import AdamWConfig
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 CONFIG = ModelConfig(vocab_size=50, max_seq_len=32, d_model=32, n_layers=2)
@@ -81,13 +81,13 @@ def member(seed, backend):
     """A replica on the device, in float64, with a rate of its own."""
     model = GPT.create(CONFIG, seed=seed, device="cuda").double()
     fields = {"seed": seed, "steps": 6, "batch_size": 4, "backend": backend, "micro_batches": 2}
-    plan = Plan(decode(TrainConfig, fields), torch.device("cuda"), autocast=False)
+    plan = ExecutionPlan(decode(TrainConfig, fields), torch.device("cuda"), autocast=False)
 
     def batch_at(step):
         draw = torch.Generator().manual_seed(100 * seed + step)
         return torch.randint(50, (4, 21), generator=draw)
 
-    return Member(model, batch_at, AdamWConfig(lr=0.002 * (seed + 1)).build(model), plan)
+    return EnsembleMember(model, batch_at, AdamWConfig(lr=0.002 * (seed + 1)).build(model), plan)
 
 
 @pytest.mark.parametrize("n", [1, 3])

@@ -7,8 +7,8 @@ import pytest
 from small_study import FIELDS, TEXT, study_of
 
 from assay.config import RunConfig
+from assay.experiments.batching import Company
 from assay.experiments.cell import cell_key
-from assay.experiments.company import Company
 from assay.experiments.design import Arm
 from assay.experiments.jobs import Jobs
 from assay.experiments.laboratory import Laboratory

@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from small_study import Told
 from tiny_claim import claim_on
 
+from assay.citation import Citation
 from assay.config import RunConfig
 from assay.experiments import figure, page, report
 from assay.experiments.claim import Claim, Number, Table
@@ -27,7 +28,6 @@ from assay.experiments.paper.page import html
 from assay.experiments.paper.text import markdown
 from assay.experiments.results import Results
 from assay.experiments.study_file import StudyRecord
-from assay.source import Source
 
 NAMES = [
     "</SCRIPT><img src=x onerror=alert(1)>",
@@ -103,7 +103,7 @@ def judged_of(word, path):
             figures=(replace(drawn, rows=rows),),
         )
 
-    told = Claim(claim.id, word, claim.tasks, judge, (Source(word, word, word),))
+    told = Claim(claim.id, word, claim.tasks, judge, (Citation(word, word, word),))
     return judge_all([told], "quick", known)
 
 

@@ -21,7 +21,7 @@ FILES = (
     "train/test_dropout.py",
     "train/test_kernels.py",
     "train/test_muon.py",
-    "decode/test_program.py",
+    "decode/test_native_model.py",
 )
 WIDTHS = {"DEFAULT": 128, "AVX2": 256}
 

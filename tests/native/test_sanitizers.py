@@ -27,7 +27,7 @@ FILES = (
     "train/test_muon.py",
     "train/test_adamw.py",
     "train/test_dropout.py",
-    "decode/test_program.py",
+    "decode/test_native_model.py",
 )
 WITH_KERNELS = """
 import sys

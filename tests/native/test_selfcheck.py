@@ -19,7 +19,7 @@ from assay.native.compiler import find_compiler
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.config import TrainConfig
-from assay.train.kernels import multiplies_bf16, why_not
+from assay.train.native_backend import multiplies_bf16, unsupported_reason
 from assay.train.optim import AdamWConfig, MuonConfig
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
@@ -107,10 +107,10 @@ def test_what_failed_is_not_asked_of_the_kernels(faulty):
     model, config = ModelConfig(vocab_size=37), decode(TrainConfig, {})
     cpu = torch.device("cpu")
     faulty("train_bf16")
-    assert why_not(model, config, cpu) is None
+    assert unsupported_reason(model, config, cpu) is None
     assert not multiplies_bf16()
     faulty("train_fp32")
-    assert "failed their self-check of train_fp32" in why_not(model, config, cpu)
+    assert "failed their self-check of train_fp32" in unsupported_reason(model, config, cpu)
     assert kernels().lacks("decode_int8") is None
 
 

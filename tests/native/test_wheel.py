@@ -23,7 +23,7 @@ from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT, ModelConfig
 from assay.sampling import SamplingConfig
 from assay.schema import decode
-from assay.train.kernels import gradients, multiplies_bf16
+from assay.train.native_backend import gradients, multiplies_bf16
 import assay
 print(assay.__file__)
 print(kernels().note)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from assay.decode import program
+from assay.decode import native_model
 from assay.engine.kernel_parts import CHECKS, _models
 from assay.native import abi, build
 from assay.nn.loss import next_token_loss
-from assay.train import described
-from assay.train.kernels import token_losses
+from assay.train import model_view
+from assay.train.native_backend import token_losses
 
 SIZES = ((1, 1, 1), (5, 1, 33), (37, 33, 70), (48, 70, 1), (17, 129, 31), (33, 15, 600))
 """m, n, k."""
@@ -32,10 +32,10 @@ class Caches(list):
 
 def keep_operands_apart():
     """Give each gradient and each layer's keys and values memory of their own, against a page."""
-    described._room_for = lambda parameters: {
+    model_view._room_for = lambda parameters: {
         p.data_ptr(): torch.zeros_like(p, requires_grad=False) for p in parameters
     }
-    whole_cache = program._cache
+    whole_cache = native_model._cache
 
     def cache(model, n_rows, room):
         whole = whole_cache(model, n_rows, room)
@@ -43,7 +43,7 @@ def keep_operands_apart():
             return None
         return Caches([half.clone() for half in layer] for layer in whole)
 
-    program._cache = cache
+    native_model._cache = cache
 
 
 def check_products(library):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from assay.errors import ConfigError
 from assay.nn import attention
 from assay.nn.attention import Context, attend, n_blocks
+from assay.nn.attention_mask import MaskSpec
 from assay.nn.reference import reference_logits
-from assay.nn.sight import Sight
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 every_case = pytest.mark.parametrize("name", CASES)
@@ -29,7 +29,7 @@ def small_blocks(monkeypatch):
 
 
 def by_hand(q, k, v, sight):
-    """One score at a time, from the words of `Sight`."""
+    """One score at a time, from the words of `MaskSpec`."""
     out = torch.zeros_like(q)
     for b in range(q.shape[0]):
         padding = 0 if sight.padding is None else int(sight.padding[b])
@@ -57,7 +57,7 @@ def situations(draw):
     padded, biased = draw(st.booleans()), draw(st.booleans())
     first_key = draw(st.integers(0, 3))
     g = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    sight = Sight(
+    sight = MaskSpec(
         n_queries=n_queries,
         n_keys=n_queries + past,
         first_key=first_key,
@@ -96,7 +96,7 @@ def test_a_kernel_computes_what_the_words_say(kernel, situation):
 @pytest.mark.parametrize("past", [0, 4])
 def test_flex_is_told_the_same_in_its_own_words(biased, window, padding, past):
     by_distance = torch.randn(4, 7 + past) if biased else None
-    sight = Sight(7, 7 + past, 0, window, padding, by_distance)
+    sight = MaskSpec(7, 7 + past, 0, window, padding, by_distance)
     q, k, v = (torch.randn(2, h, t, 16) for h, t in ((4, 7), (2, 7 + past), (2, 7 + past)))
     found, expected = (attend(q, k, v, Context.of(None, sight, c, q)) for c in ("flex", "fused"))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -104,7 +104,7 @@ def test_flex_is_told_the_same_in_its_own_words(biased, window, padding, past):
 
 def test_flex_refuses_to_drop_weights_in_a_sentence():
     q = torch.randn(1, 2, 4, 16)
-    context = Context.of(None, Sight(4, 4), "flex", q)
+    context = Context.of(None, MaskSpec(4, 4), "flex", q)
     with pytest.raises(ConfigError, match=r"model\.mixer\.dropout: 0\.5 found; expected 0 with"):
         attend(q, q, q, context, dropout=0.5)
 
@@ -160,7 +160,7 @@ def test_reading_in_chunks_and_padded_through_the_cache_equals_the_twin(name, ke
 def test_a_block_does_not_touch_the_keys_that_none_of_its_queries_sees(small_blocks):
     """A key that is not a number would make every query one whose product with it is taken."""
     q, k, v = (torch.randn(1, 2, 12, 4) for _ in range(3))
-    sight = Sight(12, 12, window=2)
+    sight = MaskSpec(12, 12, window=2)
     k[:, :, 9:] = torch.nan  # seen from query 9 on, which starts a block
     assert not attend(q, k, v, Context.of(None, sight, "blocks", q))[:, :, :9].isnan().any()
     k[:] = 0
@@ -170,10 +170,10 @@ def test_a_block_does_not_touch_the_keys_that_none_of_its_queries_sees(small_blo
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_every_key_a_query_sees_is_in_its_piece_and_no_column_is_there_in_vain(window):
-    sight = Sight(12, 16, window=window)
+    sight = MaskSpec(12, 16, window=window)
     for first in range(12):
         for end in range(first + 1, 13):
-            piece = sight.seen_by(first, end)
+            piece = sight.tile_for_queries(first, end)
             seen = sight.visible(sight.whole, torch.device("cpu"))[0, 0, first:end].any(0).nonzero()
             assert (piece.first_key, piece.end_key - 1) == (seen.min(), seen.max())
 
@@ -193,7 +193,7 @@ def test_dropped_weights_average_to_those_kept(kernel, small_blocks):
     draws, p = 4000, 0.3
     q, k, v = (torch.randn(1, 2, 7, 4) for _ in range(3))
     rows = [t.expand(draws, -1, -1, -1) for t in (q, k, v)]
-    context = Context.of(None, Sight(7, 7), kernel, q)
+    context = Context.of(None, MaskSpec(7, 7), kernel, q)
     kept, dropped = attend(q, k, v, context), attend(*rows, context, dropout=p)
     bound = 5 * (p / (1 - p) / draws) ** 0.5 * v.abs().max()
     assert (dropped.mean(0) - kept[0]).abs().max() < bound
@@ -206,7 +206,7 @@ def test_blocks_under_vmap_equal_a_loop_when_only_some_inputs_are_stacked(
 ):
     q = torch.randn(3, 2, 4, 7, 4, dtype=torch.float64)
     k, v = (torch.randn(2, 2, 7, 4, dtype=torch.float64) for _ in range(2))
-    context = Context.of(None, Sight(7, 7, by_distance=by_distance), "blocks", q)
+    context = Context.of(None, MaskSpec(7, 7, by_distance=by_distance), "blocks", q)
     together = torch.func.vmap(lambda q: attend(q, k, v, context))(q)
     alone = torch.stack([attend(one, k, v, context) for one in q])
     torch.testing.assert_close(together, alone, **EXACT)
@@ -214,9 +214,9 @@ def test_blocks_under_vmap_equal_a_loop_when_only_some_inputs_are_stacked(
 
 def test_a_mask_is_drawn_for_the_fused_kernel_alone_and_only_where_one_is_needed():
     x = torch.randn(1, 2)
-    plain, windowed = Sight(4, 4), replace(Sight(4, 4), window=2)
+    plain, windowed = MaskSpec(4, 4), replace(MaskSpec(4, 4), window=2)
     assert Context.of(None, plain, "fused", x).mask is None
     assert Context.of(None, windowed, "fused", x).mask is not None
     assert Context.of(None, windowed, "blocks", x).mask is None
-    assert Sight(1, 9).mask(x.device, x.dtype) is None
-    assert Sight(2, 9).mask(x.device, x.dtype) is not None
+    assert MaskSpec(1, 9).mask(x.device, x.dtype) is None
+    assert MaskSpec(2, 9).mask(x.device, x.dtype) is not None

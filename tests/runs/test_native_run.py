@@ -5,10 +5,10 @@ import torch
 from tiny_run import bits_of, config_of, finish, stopping_at
 
 from assay.errors import RunError
-from assay.runs.fleet import train_fleet
+from assay.runs.ensemble import train_fleet
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
-from assay.train.kernels import multiplies_bf16
+from assay.train.native_backend import multiplies_bf16
 
 
 @pytest.fixture(autouse=True)

@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path
 @pytest.mark.slow
 @pytest.mark.usefixtures("forks")
 def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bits(tmp_path, text):
-    """Six at random of those that a stretch makes in its folder."""
+    """Six at random of those that a session makes in its folder."""
     config = config_of(text, train__checkpoint_every=2)
     whole = Run.create(config, tmp_path / "whole")
     assert in_child(lambda: train_and_die_at(whole.folder.path)) == 0

@@ -174,8 +174,8 @@ def test_another_machine_is_refused_unless_allowed_and_then_recorded(tmp_path, t
         finish(run)
     assert run.folder.read_manifest()["stretches"] == []
     finish(run, anyway=True)
-    (stretch,) = run.folder.read_manifest()["stretches"]
-    assert stretch["changes"] == [f"{field}: {value} so far, {stretch['machine'][field]} here"]
+    (session,) = run.folder.read_manifest()["stretches"]
+    assert session["changes"] == [f"{field}: {value} so far, {session['machine'][field]} here"]
 
 
 def test_another_torch_is_refused(tmp_path, text):
@@ -193,7 +193,7 @@ def test_a_machine_allowed_once_is_where_the_run_stands_from_then_on(tmp_path, t
     assert read_state(newest)["machine"]["threads"] == 1
     finish(run)
     stretches = run.folder.read_manifest()["stretches"]
-    assert [len(stretch["changes"]) for stretch in stretches] == [1, 0]
+    assert [len(session["changes"]) for session in stretches] == [1, 0]
 
 
 def test_a_diverged_run_keeps_the_last_good_state_and_says_so(tmp_path, text):

@@ -7,7 +7,7 @@ import time
 import pytest
 from tiny_run import config_of, finish, stopping_at
 
-import assay.train.shelf
+import assay.train.checkpoint_manager
 from assay.errors import DivergedError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
@@ -24,16 +24,16 @@ def train_with_gradients(run, change, *, stop=lambda: False):
     A visit is one backward pass of a step: the second is the one that checks the first.
     """
     reports = []
-    with run.at_work() as stretch:
+    with run.at_work() as session:
         visits = {}
 
         def spoilt(gradient):
-            step = stretch.step + 1
+            step = session.step + 1
             visits[step] = visits.get(step, 0) + 1
             return gradient * change(step, visits[step])
 
-        stretch.parts.model.embed.weight.register_hook(spoilt)
-        reports.extend(stretch.go(stop))
+        session.parts.model.embed.weight.register_hook(spoilt)
+        reports.extend(session.run(stop))
     return reports
 
 
@@ -161,20 +161,20 @@ def test_what_a_checkpoint_says_of_its_run(tmp_path, text):
     assert state["config"] == json.loads((run.folder.path / "config.json").read_text())
     assert state["ties"] == {"unembed.weight": "embed.weight"}
     assert len(state["lookout"]["loss_nats"]) == 8
-    (stretch,) = run.folder.read_manifest()["stretches"]
-    assert 0 < stretch["save_s"] < 60
+    (session,) = run.folder.read_manifest()["stretches"]
+    assert 0 < session["save_s"] < 60
 
 
 @pytest.mark.slow
 def test_checkpoints_that_cost_more_than_they_should_are_noted(tmp_path, text, monkeypatch):
     """Each takes half a second here, and a step some milliseconds."""
-    write = assay.train.shelf.write_checkpoint
+    write = assay.train.checkpoint_manager.write_checkpoint
 
     def slowly(*arguments):
         time.sleep(0.6)
         return write(*arguments)
 
-    monkeypatch.setattr(assay.train.shelf, "write_checkpoint", slowly)
+    monkeypatch.setattr(assay.train.checkpoint_manager, "write_checkpoint", slowly)
     run = created(text, tmp_path / "run")
     finish(run)
     (note,) = run.notes
@@ -187,10 +187,10 @@ def test_an_optimizer_that_is_no_longer_finite_ends_the_run_at_the_next_checkpoi
     run = created(text, tmp_path / "run", train__checkpoint_every=2)
 
     def spoil_after_step_5():
-        with run.at_work() as stretch:
-            for report in stretch.go(lambda: False):
+        with run.at_work() as session:
+            for report in session.run(lambda: False):
                 if report.step == 5:
-                    state = stretch.parts.optimizers.state()
+                    state = session.parts.optimizers.state()
                     next(v for name, v in state.items() if "exp_avg_sq" in name).fill_(math.inf)
 
     with pytest.raises(DivergedError, match=r"^step 6: the optimizer's .* is not finite"):

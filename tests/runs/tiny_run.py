@@ -43,7 +43,7 @@ def finish(run, **options):
 
 
 def stopping_at(step):
-    """A `stop` that is true after `step` steps of a stretch."""
+    """A `stop` that is true after `step` steps of a session."""
     asked = iter(range(1, step + 1))
     return lambda: next(asked) == step
 

@@ -26,17 +26,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from assay.decode.packed import PackedModel
-from assay.decode.program import Feed, Program
+from assay.decode.native_model import NativeModel, TokenBatch
+from assay.decode.quantized import QuantizedModel
 from assay.errors import ConfigError
 from assay.native.build import kernels
 from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT, ModelConfig
 from assay.nn.reference import reference_logits
 from assay.schema import decode
-from assay.train.described import Described
-from assay.train.kernels import Passes, gradients, multiplies_bf16, token_losses
+from assay.train.model_view import TrainModelView
 from assay.train.muon import Muon, _by_matrix, orthogonalised
+from assay.train.native_backend import NativeWorkspace, gradients, multiplies_bf16, token_losses
 from assay.train.optim import AdamWConfig, MuonConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
@@ -528,7 +528,7 @@ def eager(case):
 
 
 def feed_of(*parts):
-    feed = Feed()
+    feed = TokenBatch()
     for row, first, tokens in parts:
         feed.add(row, first, tokens, n_wanted=len(tokens))
     return feed
@@ -536,14 +536,14 @@ def feed_of(*parts):
 
 def at_once(packed, texts):
     """Return the logits of all texts, read in one pass."""
-    program = Program(kernels(), packed, n_rows=len(texts), room=max(map(len, texts)))
+    program = NativeModel(kernels(), packed, n_rows=len(texts), room=max(map(len, texts)))
     logits = program.logits(feed_of(*((row, 0, text) for row, text in enumerate(texts))))
     return logits.split([len(text) for text in texts])
 
 
 def in_steps(packed, texts, n_prompt, room):
     """Return the same, read as prompts and then token by token, the rows side by side."""
-    program = Program(kernels(), packed, n_rows=len(texts), room=room)
+    program = NativeModel(kernels(), packed, n_rows=len(texts), room=room)
     prompts = [text[:n] for text, n in zip(texts, n_prompt, strict=True)]
     fed = feed_of(*((row, 0, prompt) for row, prompt in enumerate(prompts)))
     found = [[part] for part in program.logits(fed).split(n_prompt)]
@@ -609,7 +609,7 @@ def wrong_by(case, packed, twin, text, ways, draws):
 
 @torch.no_grad()
 def decoded(case, kind, texts, n_prompt):
-    packed = PackedModel(copy.deepcopy(case.model).eval(), kind)
+    packed = QuantizedModel(copy.deepcopy(case.model).eval(), kind)
     window, longest = case.config.mixer.window, max(map(len, texts))
     ring = longest if window is None else min(longest, window - 1 + max(n_prompt))
     torch.set_num_threads(case.threads)
@@ -723,10 +723,10 @@ def spoilt(case):
 
 def learnt_after(case, before, *, bf16):
     """Return loss and gradients by passes that took those of other models before."""
-    passes, loss = Passes(bf16=bf16), 0.0
+    passes, loss = NativeWorkspace(bf16=bf16), 0.0
     for model in (*before, case.model):
         model.zero_grad()
-        described = Described(model, tuple(case.tokens.shape))
+        described = TrainModelView(model, tuple(case.tokens.shape))
         job = described.job(model, case.tokens, seed=SEED, pieces=1)
         passes.together(job)
         loss = job.loss
@@ -748,9 +748,9 @@ def after(case, *, bf16):
     )
     text = case.tokens[0, : case.config.max_seq_len][:20].tolist()
     for kind in ("bf16", "int8") if bf16 else ("fp32",):
-        sound, other = (PackedModel(m.eval(), kind) for m in (copy.deepcopy(case.model), bad[0]))
+        sound, other = (QuantizedModel(m.eval(), kind) for m in (copy.deepcopy(case.model), bad[0]))
         read = [
-            Program(kernels(), packed, n_rows=1, room=len(text)).logits(feed_of((0, 0, text)))
+            NativeModel(kernels(), packed, n_rows=1, room=len(text)).logits(feed_of((0, 0, text)))
             for packed in (sound, other, sound)
         ]
         if read[0].isfinite().all() and not torch.equal(read[0], read[2]):

@@ -11,7 +11,7 @@ from assay.errors import DivergedError
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints, read_state
-from assay.train.kernels import multiplies_bf16
+from assay.train.native_backend import multiplies_bf16
 
 __all__ = ["text"]  # the fixture
 STEPS, CHECKED_FROM = 48, 33  # a spike is judged against at least 32 steps
@@ -37,32 +37,32 @@ def tensors_under(parent):
 
 def train_with_fault(run, name, factor, step):
     """Multiply the gradient of one parameter at one step; return the error, if there was one."""
-    with run.at_work() as stretch:
-        parameter = stretch.parts.model.get_parameter(name)
-        parameter.register_hook(lambda g: g * factor if stretch.step + 1 == step else g)
-        for _ in stretch.go(lambda: False):
+    with run.at_work() as session:
+        parameter = session.parts.model.get_parameter(name)
+        parameter.register_hook(lambda g: g * factor if session.step + 1 == step else g)
+        for _ in session.run(lambda: False):
             pass
 
 
 def train_with_rate(run, step, factor):
     """Take one step at so many times the rate."""
-    with run.at_work() as stretch:
-        optimizers = stretch.parts.optimizers
+    with run.at_work() as session:
+        optimizers = session.parts.optimizers
         usual = optimizers.parts
         raised = tuple((optimizer, lr * factor) for optimizer, lr in usual)
         if step == 1:
             object.__setattr__(optimizers, "parts", raised)
-        for report in stretch.go(lambda: False):
+        for report in session.run(lambda: False):
             chosen = raised if report.step + 1 == step else usual
             object.__setattr__(optimizers, "parts", chosen)
 
 
 def train_with_weight(run, step, stop_at=None):
     """Let a weight be no number while one step is computed; stop after another step, if given."""
-    with run.at_work() as stretch:
-        weight = stretch.parts.model.embed.weight
+    with run.at_work() as session:
+        weight = session.parts.model.embed.weight
         sound = weight.detach().clone()
-        for report in stretch.go(lambda: stretch.step == stop_at):
+        for report in session.run(lambda: session.step == stop_at):
             if report.step == step - 1:
                 sound = weight.detach().clone()
                 weight.data[0, 0] = math.nan
@@ -95,8 +95,8 @@ def test_a_gradient_that_is_no_number(text, load, record, policy):
     cases = [(fault, n) for fault in ("nan", "inf", "-inf") for n in range(load(1, 20))]
     for number, (fault, _) in enumerate(cases):
         run = create(text, number, train__on_nonfinite=policy)
-        with run.at_work() as stretch:
-            names = [name for name, _ in stretch.parts.model.named_parameters()]
+        with run.at_work() as session:
+            names = [name for name, _ in session.parts.model.named_parameters()]
         step, name = draw.randint(2, STEPS), draw.choice(names)
         if policy == "stop":
             with pytest.raises(DivergedError) as caught:
@@ -194,16 +194,16 @@ def test_a_computation_that_goes_wrong_once_is_told_from_a_bad_model(text, load,
     for number in range(n):
         run = create(text, number, train__on_nonfinite="skip")
         step, visits = draw.randint(2, STEPS), []
-        with run.at_work() as stretch:
+        with run.at_work() as session:
 
             def once(gradient):
-                if stretch.step + 1 == step and not visits:  # noqa: B023
+                if session.step + 1 == step and not visits:  # noqa: B023
                     visits.append(step)  # noqa: B023
                     return gradient * math.inf
                 return gradient
 
-            stretch.parts.model.embed.weight.register_hook(once)
-            for _ in stretch.go(lambda: False):
+            session.parts.model.embed.weight.register_hook(once)
+            for _ in session.run(lambda: False):
                 pass
         told += kinds_at(run, step) == {"recomputed"}
         found = [value.numpy().tobytes() for value in tensors_under(run.folder.checkpoints)]

@@ -100,8 +100,8 @@ def resumed(path):
     """Take one step more; return what the run trains on, or the sentence that refused."""
     run = Run.open(path)
     try:
-        with run.at_work() as stretch:
-            return tokens_of(stretch.parts.dataset)
+        with run.at_work() as session:
+            return tokens_of(session.parts.dataset)
     except AssayError as error:
         return str(error)
 

@@ -25,9 +25,9 @@ from assay.train.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
+from assay.train.checkpoint_manager import CheckpointManager
 from assay.train.loop import train
 from assay.train.optim import OPTIMIZERS, AdamWConfig
-from assay.train.shelf import Shelf
 
 FILES = ["model.safetensors", "optim.safetensors", "state.json", "MANIFEST.json"]
 WITHOUT_SPACE = OSError(28, "No space left on device")
@@ -193,9 +193,9 @@ def test_weights_of_another_config_are_refused_before_memory_is_taken(pair, fiel
 
 @pytest.mark.parametrize(("best", "kept"), [(None, [5, 4]), (2, [5, 4, 2]), (4, [5, 4])])
 def test_the_newest_and_the_best_stay(tmp_path, best, kept):
-    shelf, model = Shelf(tmp_path, keep=2), model_of()
+    manager, model = CheckpointManager(tmp_path, keep=2), model_of()
     for step in range(1, 6):
-        shelf.put(model, {}, {"step": step}, best_step=best)
+        manager.save(model, {}, {"step": step}, best_step=best)
     assert [path.name for path in checkpoints(tmp_path)] == [f"step-00000{step}" for step in kept]
     for path in checkpoints(tmp_path):
         verify_checkpoint(path)
@@ -205,17 +205,17 @@ def test_the_newest_and_the_best_stay(tmp_path, best, kept):
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
 def test_a_damaged_checkpoint_is_not_counted_among_those_that_stay(tmp_path, by_whom, damage):
     """Steps 1 to 3 are there, 3 and then 2 go bad: 1 must not make room for them."""
-    shelf, model = Shelf(tmp_path, keep=3), model_of()
+    manager, model = CheckpointManager(tmp_path, keep=3), model_of()
     for step in (1, 2, 3):
-        shelf.put(model, {}, {"step": step}, best_step=None)
+        manager.save(model, {}, {"step": step}, best_step=None)
     for step in (3, 2):
         DAMAGES[damage](tmp_path / f"step-00000{step}" / "model.safetensors")
     if by_whom == "another":
-        shelf = Shelf(tmp_path, keep=3)
-    shelf.put(model, {}, {"step": 4}, best_step=None)
+        manager = CheckpointManager(tmp_path, keep=3)
+    manager.save(model, {}, {"step": 4}, best_step=None)
     assert [path.name[-1] for path in checkpoints(tmp_path)] == ["4", "3", "2", "1"]
-    shelf.put(model, {}, {"step": 5}, best_step=None)
-    shelf.put(model, {}, {"step": 6}, best_step=None)
+    manager.save(model, {}, {"step": 5}, best_step=None)
+    manager.save(model, {}, {"step": 6}, best_step=None)
     assert [path.name[-1] for path in checkpoints(tmp_path)] == ["6", "5", "4"]
 
 

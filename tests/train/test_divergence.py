@@ -3,8 +3,8 @@ import torch
 from tiny import copied, model_of, plan_of, random_batch, same_bits
 
 from assay.errors import DivergedError
-from assay.train.kernels import multiplies_bf16
 from assay.train.loop import train
+from assay.train.native_backend import multiplies_bf16
 from assay.train.optim import AdamWConfig, MuonConfig
 
 

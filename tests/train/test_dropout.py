@@ -16,10 +16,10 @@ from test_kernels import _FP32, PRECISIONS, worst_error
 from assay.nn.loss import next_token_loss
 from assay.schema import decode, override
 from assay.train.config import TrainConfig
-from assay.train.kernels import gradients, multiplies_bf16, token_losses
 from assay.train.loop import train
+from assay.train.native_backend import gradients, multiplies_bf16, token_losses
 from assay.train.optim import AdamWConfig
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 CONFIGS = [
     config_of(dropout=p, mixer=mixer | {"qk_norm": False}, **fields)
@@ -147,7 +147,9 @@ def losses_at_rest(*, start=0, pieces=1):
     At a rate of 1e-30 no weight moves.
     """
     model, fields = model_of(CONFIGS[0]), {"batch_size": 2 * pieces, "micro_batches": pieces}
-    plan = Plan(decode(TrainConfig, fields | {"steps": 4}), torch.device("cpu"), False, native=True)
+    plan = ExecutionPlan(
+        decode(TrainConfig, fields | {"steps": 4}), torch.device("cpu"), False, native=True
+    )
     optimizers = AdamWConfig(lr=1e-30).build(model)
     batch = tokens_of(1).repeat(2 * pieces, 1)
     reports = train(model, lambda step: batch, optimizers, plan, start=start)

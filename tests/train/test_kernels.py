@@ -18,10 +18,16 @@ from assay.errors import ConfigError
 from assay.native.build import kernels
 from assay.nn.loss import next_token_loss
 from assay.schema import decode
-from assay.train import kernels as training
+from assay.train import native_backend as training
 from assay.train.config import TrainConfig
-from assay.train.described import Described
-from assay.train.kernels import Passes, gradients, multiplies_bf16, token_losses, why_not
+from assay.train.model_view import TrainModelView
+from assay.train.native_backend import (
+    NativeWorkspace,
+    gradients,
+    multiplies_bf16,
+    token_losses,
+    unsupported_reason,
+)
 
 PRECISIONS = [False, True]
 _FP32 = 2e-5
@@ -122,12 +128,12 @@ def test_bits_do_not_depend_on_what_is_trained_beside(bf16):
     batches = [tokens_of(seed=seed) for seed in range(5)]
     alone = [found(model, batch, bf16=bf16) for model, batch in zip(models, batches, strict=True)]
     torch.set_num_threads(2)
-    described = [Described(model, shape) for model in models]
+    described = [TrainModelView(model, shape) for model in models]
     for model in models:
         model.zero_grad()
     each = zip(described, models, batches, strict=True)
     jobs = [d.job(model, batch, seed=0, pieces=1) for d, model, batch in each]
-    losses = Passes(bf16=bf16).apart(jobs)
+    losses = NativeWorkspace(bf16=bf16).apart(jobs)
     for loss, model, (expected, theirs) in zip(losses, models, alone, strict=True):
         assert torch.tensor(loss).item() == expected
         assert all(torch.equal(p.grad, theirs[name]) for name, p in model.named_parameters())
@@ -158,12 +164,12 @@ ODD = {"vocab_size": 65, "d_model": 42, "mlp": {"kind": "swiglu", "d_ff": 37}}
 )
 def test_a_model_that_is_no_number_leaves_the_one_after_it_alone(bf16, fields, spoilt):
     models = [model_of(config_of(**fields), seed=seed) for seed in (0, 1)]
-    batch, passes = tokens_of(), Passes(bf16=bf16)
+    batch, passes = tokens_of(), NativeWorkspace(bf16=bf16)
     expected, theirs = found(models[1], batch, bf16=bf16)
     with torch.no_grad():
         models[0].get_parameter(spoilt).fill_(torch.nan)
     models[1].zero_grad()
-    described = [Described(model, tuple(batch.shape)) for model in models]
+    described = [TrainModelView(model, tuple(batch.shape)) for model in models]
     each = zip(described, models, strict=True)
     bad, good = passes.apart([d.job(m, batch, seed=0, pieces=1) for d, m in each])
     assert bad != bad
@@ -274,13 +280,15 @@ def test_the_memory_of_a_pass_goes_with_its_model(monkeypatch):
 
 def test_what_only_pytorch_can_train_is_named():
     config = decode(TrainConfig, {"recompute": True})
-    assert why_not(config_of(), config, torch.device("cpu")) == "train.recompute=true"
+    assert unsupported_reason(config_of(), config, torch.device("cpu")) == "train.recompute=true"
 
 
 def test_products_of_bfloat16_are_not_promised_where_there_are_none(monkeypatch):
     monkeypatch.setattr(training, "multiplies_bf16", lambda: False)
     config = decode(TrainConfig, {"precision": "bf16"})
-    assert "without products of bfloat16" in why_not(config_of(), config, torch.device("cpu"))
+    assert "without products of bfloat16" in unsupported_reason(
+        config_of(), config, torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize("field", ["attention=fused", "compile=on", "recompute=true"])

@@ -8,7 +8,7 @@ import torch
 from tiny import model_of
 from torch import nn
 
-from assay.train.listed import parameters_of
+from assay.train.cached_parameters import cached_parameters
 
 
 def put_anew(model):
@@ -51,7 +51,7 @@ CHANGES = [
 
 
 def same(model):
-    found, expected = parameters_of(model), list(model.parameters())
+    found, expected = cached_parameters(model), list(model.parameters())
     return len(found) == len(expected) and all(a is b for a, b in zip(found, expected, strict=True))
 
 
@@ -59,23 +59,23 @@ def same(model):
 def test_every_change_of_a_model_is_seen(change):
     model = model_of()
     assert same(model)
-    before = parameters_of(model)
+    before = cached_parameters(model)
     change(model)
     assert same(model)
-    assert parameters_of(model) is not before
+    assert cached_parameters(model) is not before
 
 
 def test_a_model_is_listed_once():
     model = model_of()
-    before = parameters_of(model)
+    before = cached_parameters(model)
     for parameter in model.parameters():
         parameter.data = parameter.data * 2  # moved, and still the same parameter
-    assert parameters_of(model) is before
+    assert cached_parameters(model) is before
 
 
 def test_a_list_does_not_keep_its_model():
     model = model_of()
-    parameters_of(model)
+    cached_parameters(model)
     gone = weakref.ref(model)
     del model
     gc.collect()

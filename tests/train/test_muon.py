@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from assay.train.kernels import multiplies_bf16
 from assay.train.muon import (
     Muon,
     _by_matrix,
     orthogonalised,
 )
+from assay.train.native_backend import multiplies_bf16
 
 SHAPES = [(1, 1), (1, 7), (6, 6), (6, 11), (11, 6), (5, 40), (40, 5)]
 SIZES = st.integers(1, 24)

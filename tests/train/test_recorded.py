@@ -11,27 +11,27 @@ import torch
 from architectures import CONFIGS, config_of, label, model_of, tokens_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from assay.engine.replicas import Group, train_together
-from assay.engine.side_by_side import Member
+from assay.cuda_graph import GraphedCallable
+from assay.engine.native_ensemble import EnsembleMember
+from assay.engine.vmap_ensemble import VmapEnsemble, train_together
 from assay.errors import ConfigError
-from assay.recording import Recorded
 from assay.schema import decode
 from assay.train.config import TrainConfig
 from assay.train.gradients import backward, passes_of
 from assay.train.loop import train
 from assay.train.optim import AdamWConfig
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 
 def plan_of(**fields):
     config = decode(TrainConfig, {"backend": "graphs", "batch_size": 4, "steps": 3} | fields)
-    return Plan(config, torch.device("cpu"), autocast=False)
+    return ExecutionPlan(config, torch.device("cpu"), autocast=False)
 
 
 def member(config, seed, *, device="cpu", **fields):
     model = model_of(config, seed=seed).to(device)
     plan = plan_of(seed=seed, **fields)
-    return Member(
+    return EnsembleMember(
         model, lambda n: tokens_of(4, seed=10 * seed + n), AdamWConfig().build(model), plan
     )
 
@@ -64,7 +64,7 @@ def test_a_pass_takes_nothing_from_the_host(config):
 @pytest.mark.shapes_checked_by_others
 def test_neither_does_one_of_replicas(config):
     members = [member(config, seed, device="meta") for seed in range(3)]
-    group = Group(members)
+    group = VmapEnsemble(members)
     batches = torch.stack([tokens_of(4)] * 3).to("meta")
     group._passes(batches)
     with NothingFromTheHost():
@@ -122,7 +122,7 @@ def test_a_run_is_that_of_the_passes_as_they_come(micro_batches):
 
 def test_another_shape_is_recorded_anew():
     """And an input is copied to where the first was: it may change behind the recording's back."""
-    work = Recorded(lambda given: given * 2)
+    work = GraphedCallable(lambda given: given * 2)
     first = torch.ones(3)
     assert work(first).tolist() == [2, 2, 2]
     first.zero_()

@@ -8,8 +8,8 @@ from assay.count import count
 from assay.errors import ConfigError
 from assay.nn.model import ModelConfig
 from assay.schema import config_hash, decode
-from assay.train.kernels import multiplies_bf16
 from assay.train.loop import train
+from assay.train.native_backend import multiplies_bf16
 from assay.train.optim import OPTIMIZERS, AdamWConfig
 
 STEPS = 8

@@ -5,7 +5,7 @@ import torch
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.config import TrainConfig
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 VOCAB, LENGTH = 17, 8
 
@@ -20,7 +20,7 @@ def model_of(*, seed=0, **fields):
 
 
 def plan_of(*, autocast=False, native=False, **fields):
-    return Plan(decode(TrainConfig, fields), torch.device("cpu"), autocast, native=native)
+    return ExecutionPlan(decode(TrainConfig, fields), torch.device("cpu"), autocast, native=native)
 
 
 def random_batch(step, rows=4):

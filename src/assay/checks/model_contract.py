@@ -30,7 +30,7 @@ from assay.train.checkpoint import read_model, read_optim, write_checkpoint
 from assay.train.config import TrainConfig
 from assay.train.loop import train
 from assay.train.optim import Optimizers
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 VOCAB, LENGTH, ROWS = 29, 11, 3
 Looks = Iterator[tuple[str, Callable[[], str]]]
@@ -250,7 +250,9 @@ def _check_saved(model: GPT) -> str:
 
 def check_resume(config: ModelConfig, trained: TrainConfig, steps: int = 4) -> str:
     """Train at once, and in two halves with a checkpoint between them; compare the bits."""
-    plan = Plan(override(trained, {"steps": steps, "seed": 5}), torch.device("cpu"), autocast=False)
+    plan = ExecutionPlan(
+        override(trained, {"steps": steps, "seed": 5}), torch.device("cpu"), autocast=False
+    )
     whole, optimizers = begun(config, plan)
     _all(whole, optimizers, plan)
     first, optimizers = begun(config, plan)
@@ -269,13 +271,13 @@ def check_resume(config: ModelConfig, trained: TrainConfig, steps: int = 4) -> s
     return "broken off and resumed from a checkpoint it ends with the same bits"
 
 
-def begun(config: ModelConfig, plan: Plan) -> tuple[GPT, Optimizers]:
+def begun(config: ModelConfig, plan: ExecutionPlan) -> tuple[GPT, Optimizers]:
     """Return a new model and its optimizers."""
     model = GPT.create(config, seed=6)
     return model, plan.config.optimizer.build(model)
 
 
-def _all(model: GPT, optimizers: Optimizers, plan: Plan, start: int = 0) -> list[float]:
+def _all(model: GPT, optimizers: Optimizers, plan: ExecutionPlan, start: int = 0) -> list[float]:
     return [report.loss_nats for report in train(model, _batch_at, optimizers, plan, start=start)]
 
 

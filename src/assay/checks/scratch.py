@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any
 
 from assay.config import RunConfig
-from assay.engine.device import describe_machine, settle
-from assay.engine.tune import as_it_began
+from assay.engine.autotune import plan_from_manifest
+from assay.engine.device import describe_machine, resolve_plan
 from assay.errors import ConfigError, RunError
 from assay.plugin import handed_on
 from assay.runs.folder import RunFolder
@@ -27,7 +27,7 @@ from assay.runs.manifest import check_same_machine, new_manifest
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.schema import override
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 _BUDGET_S = 40.0  # in steps; starting processes comes on top
 _MOST_STEPS = 200  # beyond, a check learns nothing that fewer would not tell
@@ -90,11 +90,11 @@ def _machine_here(config: RunConfig, began: Mapping[str, Any]) -> dict[str, Any]
     return describe_machine(_plan(config, began)) | {"threads": began["threads"]}
 
 
-def _plan(config: RunConfig, began: Mapping[str, Any]) -> Plan:
+def _plan(config: RunConfig, began: Mapping[str, Any]) -> ExecutionPlan:
     """Return the plan a run began with; on another kind of device, that of a new run here."""
-    plan = settle(config.train)
+    plan = resolve_plan(config.train)
     same_kind = str(began["device"]).partition(":")[0] == plan.device.type
-    return as_it_began(plan, began) if same_kind else plan
+    return plan_from_manifest(plan, began) if same_kind else plan
 
 
 def step_seconds(run: Run) -> float | None:

@@ -24,7 +24,7 @@ from assay.schema import decode, override
 from assay.train.config import TrainConfig
 from assay.train.loop import train
 from assay.train.optim import OptimizerVariant
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 from assay.train.schedule import ScheduleVariant
 
 _SIZES = (1, 2, 50, 5000)
@@ -78,7 +78,7 @@ def _check_rate(model: GPT, variant: OptimizerVariant) -> str:
 
 
 def _check_learning(config: ModelConfig, trained: TrainConfig) -> str:
-    plan = Plan(override(trained, {"steps": 30}), torch.device("cpu"), autocast=False)
+    plan = ExecutionPlan(override(trained, {"steps": 30}), torch.device("cpu"), autocast=False)
     model, optimizers = begun(config, plan)
     tokens = tokens_of()
     losses = [r.loss_nats for r in train(model, lambda step: tokens, optimizers, plan)]

@@ -25,14 +25,14 @@ def train_until(path: Path, until: int, *, hold: int | None = None) -> None:
     parent = os.getppid()
     run = Run.open(path.absolute())
     run.draws_curve = False
-    with run.at_work() as stretch:
+    with run.at_work() as session:
 
         def stop() -> bool:
-            while hold is not None and stretch.step >= hold and os.getppid() == parent:
+            while hold is not None and session.step >= hold and os.getppid() == parent:
                 time.sleep(_POLL_S)
-            return stretch.step >= until or os.getppid() != parent
+            return session.step >= until or os.getppid() != parent
 
-        for _ in stretch.go(stop):
+        for _ in session.run(stop):
             pass
 
 

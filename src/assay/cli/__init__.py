@@ -26,7 +26,7 @@ from assay.cli import (
     verify,
 )
 from assay.cli.command import Command
-from assay.cli.printable import escaped
+from assay.cli.sanitize import escaped
 from assay.cli.signals import Stopped, Unwinding
 from assay.errors import AssayError, ConfigError
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from assay.cli.gathering import Stages
-from assay.cli.printable import escaped
 from assay.cli.progress import words
+from assay.cli.sanitize import escaped
 from assay.cli.signals import Interrupts
 
 if TYPE_CHECKING:

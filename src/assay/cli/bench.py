@@ -55,11 +55,11 @@ def bench(
 def _measure(config: "RunConfig", seconds: float) -> dict[str, Any]:
     """Return everything measured; what is being measured is told on a terminal."""
     from assay.engine import bench
-    from assay.engine.device import describe_machine, settle
+    from assay.engine.device import describe_machine, resolve_plan
     from assay.nn.model import GPT
 
     began = time.perf_counter()
-    plan = settle(config.train)
+    plan = resolve_plan(config.train)
     _tell("matrix products and memory")
     limits = bench.measure_limits(plan.device)
     _tell("training")

@@ -11,9 +11,9 @@ import typer
 
 from assay.cli.arguments import RunsFolder, tell_apart
 from assay.cli.command import Command
-from assay.cli.printable import printable
 from assay.cli.progress import preparing, words
 from assay.cli.resume import RunName
+from assay.cli.sanitize import printable
 from assay.cli.train import tell_notes
 from assay.errors import ConfigError
 

@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 
 from assay.cli.arguments import Arguments, RunsFolder, build_config, tell_apart
 from assay.cli.command import Command
-from assay.cli.printable import escaped
 from assay.cli.progress import preparing
 from assay.cli.resume import RunName
+from assay.cli.sanitize import escaped
 from assay.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli.arguments import RunsFolder
-from assay.cli.printable import escaped
 from assay.cli.resume import RunName
+from assay.cli.sanitize import escaped
 
 if TYPE_CHECKING:
     from assay.runs.diff import Difference

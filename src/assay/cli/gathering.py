@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli.printable import escaped
 from assay.cli.progress import words
+from assay.cli.sanitize import escaped
 from assay.cli.signals import Interrupts
 from assay.errors import ConfigError
 

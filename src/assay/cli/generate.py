@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.arguments import RunsFolder, tell_apart
-from assay.cli.printable import printable
 from assay.cli.resume import RunName
+from assay.cli.sanitize import printable
 from assay.cli.train import tell_notes
 from assay.errors import ConfigError
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.arguments import RunsFolder, build_config, tell_apart
-from assay.cli.printable import printable
 from assay.cli.progress import words
+from assay.cli.sanitize import printable
 from assay.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from assay.measure.panel import Panel
-    from assay.runs.stretch import RunReport
+    from assay.runs.session import RunReport
 
 words = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 

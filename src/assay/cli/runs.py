@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from assay.cli.arguments import RunsFolder
-from assay.cli.printable import escaped
+from assay.cli.sanitize import escaped
 from assay.errors import ConfigError, RunError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from assay.cli.arguments import Arguments, Preset, RunsFolder, build_config, tell_apart
-from assay.cli.printable import escaped
+from assay.cli.sanitize import escaped
 
 
 def show(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli.arguments import Arguments, Preset, RunsFolder, build_config, tell_apart
-from assay.cli.printable import escaped, printable
 from assay.cli.progress import preparing, training, words
+from assay.cli.sanitize import escaped, printable
 from assay.cli.signals import Interrupts
 from assay.errors import RunError
 
@@ -49,7 +49,7 @@ def train(
     if seeds == 1:
         go(_create(config, runs, name), anyway=False)
         return
-    from assay.cli.together import go_together, group_size
+    from assay.cli.ensembles import go_together, group_size
 
     made = _create_seeds(config, runs, name, seeds)
     go_together(made, size=together or group_size(made[0], seeds))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli.gathering import Stages, Together, Workers, check_installed, laboratory
-from assay.cli.printable import escaped
 from assay.cli.progress import words
+from assay.cli.sanitize import escaped
 from assay.cli.signals import Interrupts
 
 if TYPE_CHECKING:

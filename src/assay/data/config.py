@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from assay.citation import Citation
 from assay.schema import Config, kind_alone, shown
-from assay.source import Source
 
 if TYPE_CHECKING:
     from assay.data.tokenizer import Tokenizer, TrainingText
@@ -17,7 +17,7 @@ class CharTokenizerConfig(Config):
     """One token per distinct character of the corpus; nothing to train."""
 
     kind: Literal["char"] = "char"
-    source: ClassVar[Source | None] = None
+    citation: ClassVar[Citation | None] = None
 
     def build(self, text: "TrainingText") -> "Tokenizer":
         """Return the sorted characters; an end of text only where documents must be kept apart."""
@@ -30,7 +30,7 @@ class ByteTokenizerConfig(Config):
     """One token per byte of UTF-8, and an end of text: 257 tokens, whatever the language."""
 
     kind: Literal["byte"] = "byte"
-    source: ClassVar[Source | None] = None
+    citation: ClassVar[Citation | None] = None
 
     def build(self, text: "TrainingText") -> "Tokenizer":
         """Return the one byte tokenizer there is."""
@@ -45,7 +45,9 @@ class BPETokenizerConfig(Config):
     kind: Literal["bpe"] = "bpe"
     vocab_size: int = Field(default=2048, ge=257, le=1 << 24)
     """Tokens: 256 bytes, the end of text, and merges. A text too short gives fewer."""
-    source: ClassVar[Source | None] = Source("Sennrich et al. 2016", "arXiv:1508.07909", "sec. 3.2")
+    citation: ClassVar[Citation | None] = Citation(
+        "Sennrich et al. 2016", "arXiv:1508.07909", "sec. 3.2"
+    )
 
     def build(self, text: "TrainingText") -> "Tokenizer":
         """Train on the pieces of `text`; the same text gives the same tokenizer."""
@@ -60,7 +62,7 @@ class FileTokenizerConfig(Config):
     kind: Literal["file"] = "file"
     path: str
     """A `tokenizer.json`, or a folder that holds one or GPT-2's `vocab.json` and `merges.txt`."""
-    source: ClassVar[Source | None] = None
+    citation: ClassVar[Citation | None] = None
 
     def build(self, text: "TrainingText") -> "Tokenizer":
         """Read the file; `text` is not looked at."""

@@ -17,15 +17,15 @@ from torch import Tensor
 from assay.config import RunConfig
 from assay.count import Count, count_or_none
 from assay.data.config import DataConfig
-from assay.engine.device import matmul_rate, settle
-from assay.engine.tune import tune
+from assay.engine.autotune import tune
+from assay.engine.device import matmul_rate, resolve_plan
 from assay.errors import ConfigError
 from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT
 from assay.sampling import SamplingConfig
 from assay.schema import override
 from assay.train.loop import train
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 _READ_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # beyond any cache
 _READ_S = 0.5
@@ -135,7 +135,7 @@ def measure_training(config: RunConfig, limits: Limits, *, seconds: float) -> Tr
         limits: Of its device.
         seconds: To spend on steps, after that choice and a step to warm up; one is timed at least.
     """
-    plan, _ = tune(config, settle(config.train))
+    plan, _ = tune(config, resolve_plan(config.train))
     elapsed = list(_step_seconds(config, plan, seconds))
     step_s = statistics.median(elapsed)
     sequences = config.train.batch_size
@@ -151,7 +151,7 @@ def measure_training(config: RunConfig, limits: Limits, *, seconds: float) -> Tr
     )
 
 
-def _step_seconds(config: RunConfig, plan: Plan, seconds: float) -> Iterator[float]:
+def _step_seconds(config: RunConfig, plan: ExecutionPlan, seconds: float) -> Iterator[float]:
     """Yield the time of each step after the first, until `seconds` are spent."""
     model = GPT.create(config.model, device=plan.device)
     plan.prepare(model)
@@ -166,7 +166,7 @@ def _step_seconds(config: RunConfig, plan: Plan, seconds: float) -> Iterator[flo
             return
 
 
-def _words(plan: Plan) -> str:
+def _words(plan: ExecutionPlan) -> str:
     precision = "bf16" if plan.autocast else "fp32"
     if plan.native:
         return f"C++ kernels, {precision}"

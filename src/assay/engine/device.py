@@ -12,18 +12,18 @@ import torch
 from assay.config import RunConfig
 from assay.errors import ConfigError
 from assay.train.config import TrainConfig
-from assay.train.kernels import why_not
-from assay.train.plan import Plan
+from assay.train.native_backend import unsupported_reason
+from assay.train.plan import ExecutionPlan
 
 _SIDE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # of the matrices whose product is timed
 _TIMED_S = 0.25
 
 
-def settle(config: TrainConfig) -> Plan:
+def resolve_plan(config: TrainConfig) -> ExecutionPlan:
     """Return the plan of a run, what was left to `auto` settled by rule.
 
     That is bfloat16 on a CUDA device that has it in hardware and float32 elsewhere, the fused
-    attention kernel, no compilation. `assay.engine.tune` may find a better one by timing.
+    attention kernel, no compilation. `assay.engine.autotune` may find a better one by timing.
 
     Raises:
         ConfigError: If the device is not there, or cannot do what is asked for.
@@ -43,10 +43,10 @@ def settle(config: TrainConfig) -> Plan:
     autocast = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     attention = "fused" if config.attention == "auto" else config.attention
     compiled, native = config.compile == "on", config.backend == "native"
-    return Plan(config, device, autocast, attention, compiled=compiled, native=native)
+    return ExecutionPlan(config, device, autocast, attention, compiled=compiled, native=native)
 
 
-def check_backend(config: RunConfig, plan: Plan) -> None:
+def check_backend(config: RunConfig, plan: ExecutionPlan) -> None:
     """Refuse the C++ kernels, or graphs, that are asked for and cannot train the model here.
 
     Raises:
@@ -58,7 +58,10 @@ def check_backend(config: RunConfig, plan: Plan) -> None:
             f"train.backend: graphs found, but a dropout of {dropout} would be recorded with them; "
             "expected none. Use auto or torch."
         )
-    if plan.native and (reason := why_not(config.model, config.train, plan.device)) is not None:
+    if (
+        plan.native
+        and (reason := unsupported_reason(config.model, config.train, plan.device)) is not None
+    ):
         raise ConfigError(
             f"train.backend: native found, but the C++ kernels cannot be used: {reason}. Use auto "
             "or torch."
@@ -125,7 +128,7 @@ def free_bytes(device: torch.device) -> int | None:
         return None
 
 
-def describe_machine(plan: Plan) -> dict[str, Any]:
+def describe_machine(plan: ExecutionPlan) -> dict[str, Any]:
     """Return what of the machine may change the bits or the speed of a run."""
     device = plan.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()

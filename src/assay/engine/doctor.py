@@ -18,7 +18,7 @@ import torch
 
 from assay.data.cache import cache_folder
 from assay.disk import sha256_of
-from assay.engine.device import free_bytes, matmul_rate, processor_name, settle
+from assay.engine.device import free_bytes, matmul_rate, processor_name, resolve_plan
 from assay.native import build
 from assay.native import compiler as cxx
 from assay.native.build import at_hand, renewed
@@ -168,7 +168,7 @@ def _usable_cores() -> set[int]:
 
 
 def _precision() -> Finding:
-    plan = settle(decode(TrainConfig, {}))
+    plan = resolve_plan(decode(TrainConfig, {}))
     fp32, bf16 = (matmul_rate(plan.device, autocast=autocast) for autocast in (False, True))
     ratio = bf16 / fp32
     which = "bfloat16 is taken" if plan.autocast else "float32 is taken"

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.decode.native_decoder import RaggedReader
 from assay.decode.options import Extent
-from assay.decode.packed import PackedModel
-from assay.decode.ragged import RaggedReader
+from assay.decode.quantized import QuantizedModel
 from assay.decode.weights import Weights
 from assay.native import abi, build
 from assay.native.build import Kernels, Part
@@ -36,9 +36,9 @@ from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
 from assay.train.adamw import AdamW, norm_natively
-from assay.train.described import Described
-from assay.train.kernels import Passes
+from assay.train.model_view import TrainModelView
 from assay.train.muon import Muon, orthogonalised
+from assay.train.native_backend import NativeWorkspace
 
 THREADS = 2
 """Of the kernels, where they are tried."""
@@ -211,7 +211,7 @@ def _step_errors(*, bf16: bool) -> Errors:
     half as much again as PyTorch does with products in it, and a little.
     """
     for index, model in enumerate(_models()):
-        described, passes = Described(model, tuple(_TOKENS.shape)), Passes(bf16=bf16)
+        described, passes = TrainModelView(model, tuple(_TOKENS.shape)), NativeWorkspace(bf16=bf16)
         sound = model.embed.weight.detach().clone()
         for weight in (torch.full_like(sound, math.nan), sound):
             model.embed.weight.data.copy_(weight)
@@ -334,7 +334,7 @@ def _decoding_errors(kernels: Kernels, weights: Weights) -> Errors:
     texts = torch.randint(_VOCAB, (3, 32), generator=generator)
     rounding = {"fp32": 1e-4, "bf16": 24 * 2**-9, "int8": 24 * 2**-15 + 1e-4}[weights]
     for index, model in enumerate(_models()):
-        packed = PackedModel(model, weights)
+        packed = QuantizedModel(model, weights)
         extent = Extent(n_samples=1, longest=32, context=32)
         reader = RaggedReader(kernels, packed, len(texts), extent)
         with torch.no_grad():

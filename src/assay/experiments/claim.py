@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from assay.citation import Citation
 from assay.experiments.compare import Comparison
 from assay.experiments.evidence import Evidence
 from assay.experiments.statistics import LEVEL, t_interval
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 Budget = Literal["quick", "laptop", "full"]
 BUDGETS: tuple[Budget, ...] = ("quick", "laptop", "full")
@@ -172,4 +172,4 @@ class Claim:
     section: str
     tasks: Callable[[Budget, Evidence], Sequence[Task]]
     judge: Callable[[Budget, Evidence], Judgement]
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Citation, ...] = ()

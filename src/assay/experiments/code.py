@@ -21,9 +21,9 @@ _COMPILED = ("*.cpp", "*.h")  # beside a module that is imported
 _TRAINING = "assay.runs.run"
 SHOWS_ONLY = (
     "native/selfcheck.py",
-    "runs/board.py",
-    "runs/curve.py",
-    "source.py",
+    "runs/tensorboard.py",
+    "runs/plot.py",
+    "citation.py",
 )
 """Files that a training imports and that decide no number of it."""
 _CPP = re.compile(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from assay.config import RunConfig
-from assay.engine.device import settle
+from assay.engine.device import resolve_plan
 from assay.errors import ConfigError
 from assay.experiments.made import Made
 from assay.runs.diff import fields_that_differ
@@ -63,11 +63,11 @@ def shown(value: object) -> str:
 def of_one_precision(base: RunConfig) -> RunConfig:
     """Return the base with its precision settled by rule, so that no arm has another by a timing.
 
-    That is float32 on a CPU; see `assay.engine.device.settle`.
+    That is float32 on a CPU; see `assay.engine.device.resolve_plan`.
     """
     if base.train.precision != "auto":
         return base
-    precision = "bf16" if settle(base.train).autocast else "fp32"
+    precision = "bf16" if resolve_plan(base.train).autocast else "fp32"
     return override(base, {"train.precision": precision})
 
 

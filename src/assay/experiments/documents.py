@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from assay.disk import read_json
-from assay.engine.device import settle
-from assay.engine.tune import as_it_began
+from assay.engine.autotune import plan_from_manifest
+from assay.engine.device import resolve_plan
 from assay.errors import RunError
 from assay.evaluate.by_document import DocumentKind, losses_by_document
 from assay.experiments.code import code_sha256
@@ -77,7 +77,7 @@ def keep_document_losses(lab: Path, key: str) -> None:
     manifest = run.folder.read_manifest()
     if _kept(lab, key, manifest["result"]["val_loss_nats"]) is not None:
         return
-    plan = as_it_began(settle(run.config.train), manifest["machine"])
+    plan = plan_from_manifest(resolve_plan(run.config.train), manifest["machine"])
     model, _ = run.load()
     found = losses_by_document(
         model,

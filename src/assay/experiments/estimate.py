@@ -6,8 +6,8 @@ import torch
 
 from assay.config import RunConfig
 from assay.data.prepare import prepare
-from assay.engine.device import settle
-from assay.engine.tune import by_rule
+from assay.engine.autotune import default_plan
+from assay.engine.device import resolve_plan
 from assay.errors import DivergedError
 from assay.experiments.design import Design
 from assay.experiments.settled import settled
@@ -57,7 +57,7 @@ def run_seconds(config: RunConfig, *, val_tokens: int, step_s: float | None = No
 
 
 def _step_seconds(config: RunConfig) -> float:
-    plan = by_rule(config, settle(config.train))
+    plan = default_plan(config, resolve_plan(config.train))
     plan = replace(plan, config=plan.config.model_copy(update={"steps": _STEPS}))
     width = config.seq_len + 1
     batch = torch.randint(config.model.vocab, (config.train.batch_size, width))

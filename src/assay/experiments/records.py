@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.disk import read_json
-from assay.engine.device import describe_machine, settle
+from assay.engine.device import describe_machine, resolve_plan
 from assay.errors import RunError
 from assay.experiments.evidence import Record, unsealed
 from assay.experiments.written import seal, write_whole
@@ -27,7 +27,7 @@ def made_here(started: str, elapsed_s: float) -> dict[str, Any]:
         "elapsed_s": round(elapsed_s, 3),
         "code": code_version(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "machine": describe_machine(settle(TrainConfig())),
+        "machine": describe_machine(resolve_plan(TrainConfig())),
     }
 
 

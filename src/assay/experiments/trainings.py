@@ -8,7 +8,7 @@ from assay.config import RunConfig
 from assay.errors import DivergedError
 from assay.experiments.jobs import Job, Jobs, State
 from assay.experiments.outcome import Outcome, read_outcome
-from assay.runs.fleet import train_fleet
+from assay.runs.ensemble import train_fleet
 from assay.runs.run import Run
 from assay.schema import decode
 from assay.train.checkpoint import checkpoints

@@ -19,7 +19,7 @@ import torch
 
 from assay.disk import MARKS, parse_json
 from assay.errors import AssayError, RunError
-from assay.experiments.company import Company
+from assay.experiments.batching import Company
 from assay.experiments.evidence import Record
 from assay.experiments.jobs import ENDED, Job, Jobs, wait_a_moment
 from assay.experiments.keys import code_of

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from assay.nn.attention import Context, Kernel, attend
-from assay.nn.sight import Sight
+from assay.nn.attention_mask import MaskSpec
 
 Heads = Float[Tensor, "B H T K"]
 
@@ -25,7 +25,7 @@ def by_hand(q: Heads, k: Heads, v: Heads) -> Heads:
 def by_kernel(q: Heads, k: Heads, v: Heads, kernel: Kernel) -> Heads:
     """Return causal attention by one of the kernels of the models."""
     n_tokens = q.shape[2]
-    sight = Sight(n_queries=n_tokens, n_keys=n_tokens, first_key=0, window=None)
+    sight = MaskSpec(n_queries=n_tokens, n_keys=n_tokens, first_key=0, window=None)
     return attend(q, k, v, Context.of(None, sight, kernel, q))
 
 

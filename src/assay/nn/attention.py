@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from assay.errors import ConfigError
+from assay.nn.attention_mask import MaskSpec, Tile
 from assay.nn.rotation import Rotation
-from assay.nn.sight import Piece, Sight
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -45,13 +45,13 @@ class Context:
     """
 
     rotation: Rotation | None
-    sight: Sight
+    sight: MaskSpec
     kernel: Kernel = "fused"
     mask: Float[Tensor, "P #H T Tk"] | Bool[Tensor, "P #H T Tk"] | None = None
     block_mask: "BlockMask | None" = None
 
     @classmethod
-    def of(cls, rotation: Rotation | None, sight: Sight, kernel: Kernel, x: Tensor) -> "Context":
+    def of(cls, rotation: Rotation | None, sight: MaskSpec, kernel: Kernel, x: Tensor) -> "Context":
         """Return the context of a pass over `x`, with what its kernel wants drawn beforehand."""
         if kernel == "flex":
             return cls(rotation, sight, kernel, block_mask=_block_mask(sight, x.device))
@@ -111,7 +111,7 @@ def _blocks(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B G Tk K"],
     v: Float[Tensor, "B G Tk K"],
-    sight: Sight,
+    sight: MaskSpec,
     dropout: float,
 ) -> Float[Tensor, "B H T K"]:
     """Take one block of queries after another; their weights add up only for a backward pass."""
@@ -121,7 +121,7 @@ def _blocks(
     size = -(-sight.n_queries // n_blocks(sight.n_queries))
     found = []
     for first in range(0, sight.n_queries, size):
-        piece = sight.seen_by(first, min(first + size, sight.n_queries))
+        piece = sight.tile_for_queries(first, min(first + size, sight.n_queries))
         scores = _scores(q, k, sight, piece, n_rows)
         weights = F.dropout(scores.softmax(-1), dropout, training=dropout > 0)
         found.append(torch.bmm(weights, v[:, piece.first_key : piece.end_key]))
@@ -131,8 +131,8 @@ def _blocks(
 def _scores(
     q: Float[Tensor, "N R T K"],
     k: Float[Tensor, "N Tk K"],
-    sight: Sight,
-    piece: Piece,
+    sight: MaskSpec,
+    piece: Tile,
     n_rows: int,
 ) -> Float[Tensor, "N Rt s"]:
     """Return a piece's scores for N = B·G groups of R query heads, the rows of the heads joined.
@@ -141,7 +141,7 @@ def _scores(
     """
     asked = q[:, :, piece.first_query : piece.end_query].flatten(1, 2)
     keys = k[:, piece.first_key : piece.end_key].mT
-    if sight.is_plain and sight.n_queries == 1:
+    if sight.is_causal_only and sight.n_queries == 1:
         return torch.bmm(asked, keys)
     bias = sight.bias(piece, q.device, q.dtype)
     if bias.shape[:2] == (1, 1):
@@ -193,7 +193,7 @@ def _flex_attention(*, compiled: bool) -> Callable[..., Tensor]:
 # Only lambdas over numbers and tensors trace into the kernel; a function with checked types cannot.
 
 
-def _block_mask(sight: Sight, device: torch.device) -> "BlockMask":
+def _block_mask(sight: MaskSpec, device: torch.device) -> "BlockMask":
     from torch.nn.attention.flex_attention import create_block_mask
 
     rows = None if sight.padding is None else sight.padding.shape[0]
@@ -201,8 +201,8 @@ def _block_mask(sight: Sight, device: torch.device) -> "BlockMask":
     return create_block_mask(_mask_mod(sight), **sizes, device=str(device))  # type: ignore[arg-type]
 
 
-def _mask_mod(sight: Sight) -> Callable[..., Any]:
-    """Return what `Sight.visible` says, of one query and one key."""
+def _mask_mod(sight: MaskSpec) -> Callable[..., Any]:
+    """Return what `MaskSpec.visible` says, of one query and one key."""
     past, first, reach = sight.past, sight.first_key, sight.window or sight.n_keys
     if (padding := sight.padding) is None:
         return lambda _row, _head, q, k: (k <= q + past) & (q + past - k < reach)
@@ -211,7 +211,7 @@ def _mask_mod(sight: Sight) -> Callable[..., Any]:
     )
 
 
-def _score_mod(sight: Sight) -> Callable[..., Any] | None:
+def _score_mod(sight: MaskSpec) -> Callable[..., Any] | None:
     past, by_distance = sight.past, sight.by_distance
     if by_distance is None:
         return None

@@ -12,11 +12,11 @@ from typing import Annotated, ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from assay.citation import Citation
 from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.nn.attention import Context
 from assay.nn.cache import LayerCache
-from assay.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,9 @@ class PreConfig(BlockVariant):
     kind: Literal["pre"] = "pre"
     embed_norm: ClassVar[bool] = False
     final_norm: ClassVar[bool] = True
-    source: ClassVar[Source | None] = Source("Xiong et al. 2020", "arXiv:2002.04745", "fig. 1b")
+    citation: ClassVar[Citation | None] = Citation(
+        "Xiong et al. 2020", "arXiv:2002.04745", "fig. 1b"
+    )
     native_kind: ClassVar[int | None] = 0
 
     def build(self, parts: Parts) -> Block:
@@ -199,7 +201,9 @@ class PostConfig(BlockVariant):
     kind: Literal["post"] = "post"
     embed_norm: ClassVar[bool] = False
     final_norm: ClassVar[bool] = False
-    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.1")
+    citation: ClassVar[Citation | None] = Citation(
+        "Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.1"
+    )
     native_kind: ClassVar[int | None] = 1
 
     def build(self, parts: Parts) -> Block:
@@ -217,7 +221,9 @@ class ParallelConfig(BlockVariant):
     kind: Literal["parallel"] = "parallel"
     embed_norm: ClassVar[bool] = False
     final_norm: ClassVar[bool] = True
-    source: ClassVar[Source | None] = Source("Black et al. 2022", "arXiv:2204.06745", "sec. 2.1")
+    citation: ClassVar[Citation | None] = Citation(
+        "Black et al. 2022", "arXiv:2204.06745", "sec. 2.1"
+    )
     native_kind: ClassVar[int | None] = 2
 
     def check(self, *, mixes: bool) -> None:
@@ -243,7 +249,7 @@ class PlainConfig(BlockVariant):
     kind: Literal["plain"] = "plain"
     embed_norm: ClassVar[bool] = True
     final_norm: ClassVar[bool] = False
-    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "algorithm 1")
+    citation: ClassVar[Citation | None] = Citation("the article", "docs/article.md", "algorithm 1")
     native_kind: ClassVar[int | None] = 3
 
     def build(self, parts: Parts) -> Block:
@@ -259,7 +265,7 @@ class PeriConfig(BlockVariant):
     """Norms before and after each branch: sandwich or peri-norm, the order of Gemma 2."""
 
     kind: Literal["peri"] = "peri"
-    source: ClassVar[Source | None] = Source("Kim et al. 2025", "arXiv:2502.02732", "sec. 3")
+    citation: ClassVar[Citation | None] = Citation("Kim et al. 2025", "arXiv:2502.02732", "sec. 3")
 
     def build(self, parts: Parts) -> Block:
         """Return a `PeriBlock`."""

@@ -15,8 +15,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from assay.citation import Citation
 from assay.family import Family, Variant
-from assay.source import Source
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 _PACKED = ("q_proj", "k_proj", "v_proj")
@@ -60,7 +60,7 @@ class GaussianConfig(InitVariant):
     kind: Literal["gaussian"] = "gaussian"
     std: PositiveFloat = 0.02
     """Standard deviation."""
-    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "section 3.2")
+    citation: ClassVar[Citation | None] = Citation("the article", "docs/article.md", "section 3.2")
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""
@@ -73,7 +73,9 @@ class GPT2InitConfig(InitVariant):
     kind: Literal["gpt2"] = "gpt2"
     std: PositiveFloat = 0.02
     """Standard deviation of all but the matrices that write to the residual stream."""
-    source: ClassVar[Source | None] = Source("Radford et al. 2019", "GPT-2 report", "sec. 2.3")
+    citation: ClassVar[Citation | None] = Citation(
+        "Radford et al. 2019", "GPT-2 report", "sec. 2.3"
+    )
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""
@@ -85,7 +87,9 @@ class XavierConfig(InitVariant):
     """Uniform on ±√(6 / (rows + columns)) for matrices and tables alike, biases 0."""
 
     kind: Literal["xavier"] = "xavier"
-    source: ClassVar[Source | None] = Source("Glorot & Bengio 2010", "AISTATS 9:249-256", "eq. 16")
+    citation: ClassVar[Citation | None] = Citation(
+        "Glorot & Bengio 2010", "AISTATS 9:249-256", "eq. 16"
+    )
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""
@@ -100,7 +104,7 @@ class TorchConfig(InitVariant):
     """
 
     kind: Literal["torch"] = "torch"
-    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "appendix A.3")
+    citation: ClassVar[Citation | None] = Citation("the article", "docs/article.md", "appendix A.3")
 
     def draw(self, slot: Slot, generator: torch.Generator) -> Tensor:
         """Return the values of one matrix, float32 on the CPU."""

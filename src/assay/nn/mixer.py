@@ -11,6 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from assay.citation import Citation
 from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.nn.attention import Context, attend
@@ -18,7 +19,6 @@ from assay.nn.cache import LayerCache
 from assay.nn.norm import RMSNorm
 from assay.nn.rotation import Rotation
 from assay.schema import Size
-from assay.source import Source
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 QK_NORM_EPS = 1e-6
@@ -132,7 +132,7 @@ class NoMixerConfig(MixerVariant):
     """No mixing: each token sees itself and its position alone (the article's algorithm 1)."""
 
     kind: Literal["none"] = "none"
-    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "algorithm 1")
+    citation: ClassVar[Citation | None] = Citation("the article", "docs/article.md", "algorithm 1")
 
     native_kind: ClassVar[int | None] = 0
     mixes: ClassVar[bool] = False
@@ -168,7 +168,9 @@ class AttentionConfig(MixerVariant):
     """Whether queries and keys are RMS-normalised per head before they are turned."""
     dropout: Probability = 0.0
     """Probability with which an attention weight is zeroed in training."""
-    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 1")
+    citation: ClassVar[Citation | None] = Citation(
+        "Vaswani et al. 2017", "arXiv:1706.03762", "eq. 1"
+    )
     native_kind: ClassVar[int | None] = 1
 
     @property

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from assay.citation import Citation
 from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.schema import Size
-from assay.source import Source
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -180,7 +180,7 @@ class GELUConfig(PlainConfig):
     kind: Literal["gelu"] = "gelu"
     approximate: Literal["none", "tanh"] = "none"
     """`none` is x Φ(x) exactly; `tanh` its approximation."""
-    source: ClassVar[Source | None] = Source(
+    citation: ClassVar[Citation | None] = Citation(
         "Hendrycks & Gimpel 2016", "arXiv:1606.08415", "sec. 2"
     )
     native_kind: ClassVar[int | None] = 0
@@ -198,7 +198,9 @@ class ReLUConfig(PlainConfig):
     """Rectified linear unit."""
 
     kind: Literal["relu"] = "relu"
-    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 2")
+    citation: ClassVar[Citation | None] = Citation(
+        "Vaswani et al. 2017", "arXiv:1706.03762", "eq. 2"
+    )
     native_kind: ClassVar[int | None] = 2
 
     def activation(self) -> Activation:
@@ -210,7 +212,7 @@ class ReLU2Config(PlainConfig):
     """Square of the rectified linear unit."""
 
     kind: Literal["relu2"] = "relu2"
-    source: ClassVar[Source | None] = Source("So et al. 2021", "arXiv:2109.08668", "sec. 3.2")
+    citation: ClassVar[Citation | None] = Citation("So et al. 2021", "arXiv:2109.08668", "sec. 3.2")
     native_kind: ClassVar[int | None] = 3
 
     def activation(self) -> Activation:
@@ -222,7 +224,7 @@ class SwiGLUConfig(GatedConfig):
     """A linear layer gated by SiLU."""
 
     kind: Literal["swiglu"] = "swiglu"
-    source: ClassVar[Source | None] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+    citation: ClassVar[Citation | None] = Citation("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
     native_kind: ClassVar[int | None] = 4
 
     def activation(self) -> Activation:
@@ -234,7 +236,7 @@ class GeGLUConfig(GatedConfig):
     """A linear layer gated by GELU."""
 
     kind: Literal["geglu"] = "geglu"
-    source: ClassVar[Source | None] = Source("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
+    citation: ClassVar[Citation | None] = Citation("Shazeer 2020", "arXiv:2002.05202", "eq. 6")
     native_kind: ClassVar[int | None] = 0
 
     def activation(self) -> Activation:

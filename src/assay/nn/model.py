@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from assay.errors import ConfigError
 from assay.nn.attention import Context, Kernel
+from assay.nn.attention_mask import MaskSpec
 from assay.nn.block import BlockConfig, Parts, PreConfig
 from assay.nn.cache import KVCache, LayerCache
 from assay.nn.head import LogitScale, logit_factor, unembed
@@ -30,7 +31,6 @@ from assay.nn.mixer import AttentionConfig, MixerConfig, Probability
 from assay.nn.mlp import MLPConfig, SwiGLUConfig
 from assay.nn.norm import NormConfig, RMSNormConfig
 from assay.nn.position import Position, PositionConfig, RopeConfig
-from assay.nn.sight import Sight
 from assay.schema import Config, Size
 
 _ROUNDING = 1e-6  # of a number of steps
@@ -275,12 +275,12 @@ class GPT(nn.Module):
 
     def _sight(
         self, tokens: Tensor, start: int, padding: Tensor | None, dtype: torch.dtype
-    ) -> Sight:
+    ) -> MaskSpec:
         """Return what the new tokens see of themselves and of what a cache holds."""
         window, n_new = self.config.window, tokens.shape[1]
         held = start if window is None else min(start, window - 1)
         distances = torch.arange(held + n_new, device=tokens.device)
-        return Sight(
+        return MaskSpec(
             n_queries=n_new,
             n_keys=held + n_new,
             first_key=start - held,

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from assay.citation import Citation
 from assay.errors import NoReferenceError
 from assay.family import Family, Variant
-from assay.source import Source
 
 Affine = Literal["scale_shift", "scale", "none"]
 _AFFINE_VECTORS = {"none": 0, "scale": 1, "scale_shift": 2}
@@ -151,7 +151,7 @@ class LayerNormConfig(NormVariant):
     """Added to the variance, under the root."""
     affine: Affine = "scale_shift"
     """Learned per channel: a scale and a shift, a scale alone, or none."""
-    source: ClassVar[Source | None] = Source("Ba et al. 2016", "arXiv:1607.06450", "eq. 4")
+    citation: ClassVar[Citation | None] = Citation("Ba et al. 2016", "arXiv:1607.06450", "eq. 4")
     native_kind: ClassVar[int | None] = 1
 
     def build(self, d_model: int) -> nn.Module:
@@ -172,7 +172,7 @@ class SigmaNormConfig(NormVariant):
     """Added to the standard deviation, outside the root."""
     affine: Affine = "scale_shift"
     """Learned per channel: a scale and a shift, a scale alone, or none."""
-    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "section 2.2")
+    citation: ClassVar[Citation | None] = Citation("the article", "docs/article.md", "section 2.2")
     native_kind: ClassVar[int | None] = 2
 
     def build(self, d_model: int) -> nn.Module:
@@ -192,7 +192,9 @@ class RMSNormConfig(NormVariant):
     """Added to the mean square, under the root."""
     affine: Literal["scale", "none"] = "scale"
     """Learned per channel: a scale, or nothing."""
-    source: ClassVar[Source | None] = Source("Zhang & Sennrich 2019", "arXiv:1910.07467", "eq. 4")
+    citation: ClassVar[Citation | None] = Citation(
+        "Zhang & Sennrich 2019", "arXiv:1910.07467", "eq. 4"
+    )
     native_kind: ClassVar[int | None] = 3
 
     def build(self, d_model: int) -> nn.Module:
@@ -225,7 +227,7 @@ class DyTConfig(NormVariant):
     kind: Literal["dyt"] = "dyt"
     alpha: PositiveFloat = 0.5
     """The slope at the start."""
-    source: ClassVar[Source | None] = Source("Zhu et al. 2025", "arXiv:2503.10622", "sec. 4")
+    citation: ClassVar[Citation | None] = Citation("Zhu et al. 2025", "arXiv:2503.10622", "sec. 4")
 
     def build(self, d_model: int) -> nn.Module:
         """Return a `DynamicTanh` of width `d_model`."""

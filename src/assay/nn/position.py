@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
+from assay.citation import Citation
 from assay.errors import NoReferenceError
 from assay.family import Family, Variant
 from assay.nn.init import blank_table
 from assay.nn.rotation import Rotation, angles_of
-from assay.source import Source
 
 _ROUNDING = 1e-6  # of a distance: one that is a whole number but for it is one
 _SINUSOID_BASE = 10_000.0  # Vaswani et al. 2017, section 3.5
@@ -244,7 +244,9 @@ class NoPositionConfig(PositionVariant):
     """No position information; causality alone breaks the symmetry."""
 
     kind: Literal["none"] = "none"
-    source: ClassVar[Source | None] = Source("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 2")
+    citation: ClassVar[Citation | None] = Citation(
+        "Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 2"
+    )
     native_kind: ClassVar[int | None] = 0
 
     def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
@@ -261,7 +263,7 @@ class LearnedConfig(PositionVariant):
 
     kind: Literal["learned"] = "learned"
     bounded: ClassVar[bool] = True
-    source: ClassVar[Source | None] = Source("the article", "docs/article.md", "section 2.1")
+    citation: ClassVar[Citation | None] = Citation("the article", "docs/article.md", "section 2.1")
     native_kind: ClassVar[int | None] = 1
 
     def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
@@ -277,7 +279,9 @@ class SinusoidalConfig(PositionVariant):
     """Fixed waves of geometrically growing length, of amplitude 1."""
 
     kind: Literal["sinusoidal"] = "sinusoidal"
-    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.5")
+    citation: ClassVar[Citation | None] = Citation(
+        "Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.5"
+    )
     native_kind: ClassVar[int | None] = 2
 
     def build(self, *, d_model: int, n_heads: int, max_seq_len: int) -> Position:
@@ -297,7 +301,7 @@ class RopeConfig(PositionVariant):
     """Base of the geometric series of wavelengths, 2π tokens to nearly 2π·theta tokens."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each head's channels that turns (GPT-NeoX: 0.25); rounded down to whole channels."""
-    source: ClassVar[Source | None] = Source("Su et al. 2021", "arXiv:2104.09864", "eq. 15")
+    citation: ClassVar[Citation | None] = Citation("Su et al. 2021", "arXiv:2104.09864", "eq. 15")
     native_kind: ClassVar[int | None] = 3
 
     def check(self, *, d_model: int, n_heads: int) -> None:
@@ -325,7 +329,9 @@ class AlibiConfig(PositionVariant):
     """Attention with linear biases."""
 
     kind: Literal["alibi"] = "alibi"
-    source: ClassVar[Source | None] = Source("Press et al. 2021", "arXiv:2108.12409", "sec. 3")
+    citation: ClassVar[Citation | None] = Citation(
+        "Press et al. 2021", "arXiv:2108.12409", "sec. 3"
+    )
     native_kind: ClassVar[int | None] = 4
 
     def check(self, *, d_model: int, n_heads: int) -> None:
@@ -349,7 +355,9 @@ class T5Config(PositionVariant):
     """Numbers a head learns."""
     max_distance: Annotated[int, Field(gt=0, lt=1 << 31)] = 128
     """Tokens back from which all distances share a bucket; over half of `buckets`."""
-    source: ClassVar[Source | None] = Source("Raffel et al. 2019", "arXiv:1910.10683", "sec. 2.1")
+    citation: ClassVar[Citation | None] = Citation(
+        "Raffel et al. 2019", "arXiv:1910.10683", "sec. 2.1"
+    )
 
     def check(self, *, d_model: int, n_heads: int) -> None:
         """Raise ValueError if there is no attention to bias, or no distance for the far buckets."""

@@ -16,13 +16,12 @@ from assay.config import RunConfig
 from assay.data.prepare import Dataset, prepare, reopen
 from assay.data.tokenizer import Tokenizer, load_tokenizer
 from assay.data.windows import Windows, evaluation_windows
-from assay.engine.device import describe_machine, settle
-from assay.engine.tune import as_it_began, tune
+from assay.engine.autotune import plan_from_manifest, tune
+from assay.engine.device import describe_machine, resolve_plan
 from assay.errors import ConfigError, DataError, DivergedError, RunError
 from assay.generate import GenerateOptions
 from assay.nn.model import GPT
 from assay.plugin import changed
-from assay.runs.curve import draw_curve
 from assay.runs.folder import RunFolder
 from assay.runs.manifest import (
     check_same_config,
@@ -34,8 +33,9 @@ from assay.runs.manifest import (
     now,
 )
 from assay.runs.metrics import sha256_until
+from assay.runs.plot import draw_curve
+from assay.runs.session import RunReport, SessionContext, Stop, TrainingSession, as_row
 from assay.runs.state import RunState, read_run_state
-from assay.runs.stretch import Parts, RunReport, Stop, Stretch, as_row
 from assay.runs.text import write_text
 from assay.sampling import SamplingConfig
 from assay.schema import override
@@ -64,7 +64,7 @@ class Run:
         self.config = config
         self.notes: list[str] = []
         self.draws_curve = True
-        self._dataset = dataset  # prepared by `create`, for the first stretch
+        self._dataset = dataset  # prepared by `create`, for the first session
 
     @classmethod
     def create(
@@ -81,7 +81,7 @@ class Run:
             ConfigError, DataError, RunError: For a config, a text or a folder that will not do;
                 nothing is left behind.
         """
-        plan = settle(config.train)
+        plan = resolve_plan(config.train)
         dataset = prepare(config.data, cache, progress)
         config = _with_vocabulary(config, dataset.tokenizer)
         _check_lengths(config, dataset)
@@ -127,8 +127,8 @@ class Run:
             DivergedError: If a loss or gradient is not finite; the last good state was saved.
             AssayError: For a run that is finished, busy, or whose text or machine changed.
         """
-        with self.at_work(anyway=anyway, cache=cache, progress=progress) as stretch:
-            yield from stretch.go(stop)
+        with self.at_work(anyway=anyway, cache=cache, progress=progress) as session:
+            yield from session.run(stop)
 
     @contextmanager
     def at_work(
@@ -138,8 +138,8 @@ class Run:
         cache: Path | None = None,
         progress: Progress | None = None,
         replicas: int = 1,
-    ) -> Iterator[Stretch]:
-        """Hold the lock, open a stretch where the run stands, and write down how it ended.
+    ) -> Iterator[TrainingSession]:
+        """Hold the lock, open a session where the run stands, and write down how it ended.
 
         Args:
             anyway: As in `train`.
@@ -151,19 +151,19 @@ class Run:
             AssayError: As `train` does.
         """
         with self.folder.locked(), _said("written"):
-            stretch, manifest = self._stretch(anyway, cache, progress, replicas)
+            session, manifest = self._session(anyway, cache, progress, replicas)
             manifest["status"] = "running"
             self.folder.write_json("manifest.json", manifest)
             try:
-                yield stretch
+                yield session
                 manifest["status"] = "interrupted"
-                if stretch.step == self.config.train.steps:
-                    manifest |= {"result": self._finish(stretch), "status": "finished"}
+                if session.step == self.config.train.steps:
+                    manifest |= {"result": self._finish(session), "status": "finished"}
             except DivergedError as error:
                 manifest |= {"status": "diverged", "error": str(error)}
                 raise
             finally:
-                self._close(stretch, manifest)
+                self._close(session, manifest)
 
     def draw_curve(self) -> Path:
         """Draw the losses so far into `curve.png`, and return its path.
@@ -206,7 +206,7 @@ class Run:
         manifest = self.folder.read_manifest()
         self.notes += changed(manifest.get("plugins"), self.config)
         check_same_run(read_run_state(path), self.config, manifest, path)
-        device = settle(TrainConfig()).device  # the run's own may not be here
+        device = resolve_plan(TrainConfig()).device  # the run's own may not be here
         return read_model(path, self.config.model, device).eval(), self.tokenizer()
 
     def tokenizer(self) -> Tokenizer:
@@ -244,10 +244,10 @@ class Run:
         check_same_data(began, dataset.summary, self.folder.path)
         return dataset
 
-    def _stretch(
+    def _session(
         self, anyway: bool, cache: Path | None, progress: Progress | None, replicas: int
-    ) -> tuple[Stretch, dict[str, Any]]:
-        """Return a stretch at the newest whole checkpoint, or at the start, and the manifest."""
+    ) -> tuple[TrainingSession, dict[str, Any]]:
+        """Return a session at the newest whole checkpoint, or at the start, and the manifest."""
         manifest = self.folder.read_manifest()
         check_same_config(manifest, self.config, self.folder.path)
         self.tokenizer()  # as it was when the run began
@@ -257,7 +257,7 @@ class Run:
         if path is None:  # no bits yet that these could part from
             manifest["machine"]["replicas"] = replicas
         before = state.machine or manifest["machine"]
-        plan = as_it_began(settle(self.config.train), before)
+        plan = plan_from_manifest(resolve_plan(self.config.train), before)
         machine = describe_machine(plan) | {"replicas": replicas}
         changes = check_same_machine(before, machine, allow=anyway)
         changes += check_same_plugins(manifest, self.config, allow=anyway)
@@ -270,10 +270,10 @@ class Run:
         optimizers = self.config.train.optimizer.build(model)
         if path is not None:
             optimizers.load(read_optim(path))
-        stretch = {"started": now(), "from_step": state.step, "changes": changes}
-        manifest["stretches"].append(stretch | {"machine": machine})
-        parts = Parts(self.folder, self.config, dataset, model, optimizers, plan, machine)
-        return Stretch(parts, state), manifest
+        session = {"started": now(), "from_step": state.step, "changes": changes}
+        manifest["stretches"].append(session | {"machine": machine})
+        parts = SessionContext(self.folder, self.config, dataset, model, optimizers, plan, machine)
+        return TrainingSession(parts, state), manifest
 
     def _where_it_stands(self, manifest: dict[str, Any]) -> tuple[Path | None, RunState]:
         """Return the newest whole checkpoint with its state, or none and the state of a start."""
@@ -306,10 +306,10 @@ class Run:
                 f"text: assay generate {self.folder.path.name}"
             )
 
-    def _finish(self, stretch: Stretch) -> dict[str, Any]:
+    def _finish(self, session: TrainingSession) -> dict[str, Any]:
         """Judge the model on the whole validation split and let it write a sample."""
-        val = stretch.evaluate(self.config.eval.final_max_tokens)
-        parts = stretch.parts
+        val = session.evaluate(self.config.eval.final_max_tokens)
+        parts = session.parts
         options = GenerateOptions(max_new_tokens=_SAMPLE_TOKENS, seed=self.config.train.seed)
         pieces = write_text(
             parts.model, parts.dataset.tokenizer, [""], self.config.sampling, options
@@ -318,26 +318,26 @@ class Run:
             text = "".join(text for _, text in pieces)
         samples = self.folder.path / "samples"
         samples.mkdir(exist_ok=True)
-        sample = samples / f"step-{stretch.step:06d}.txt"
+        sample = samples / f"step-{session.step:06d}.txt"
         temporary = sample.with_suffix(".tmp")
         temporary.write_text(text, encoding="utf-8", newline="")
         temporary.replace(sample)
-        return {"step": stretch.step, **as_row(val), "train_s": round(stretch.train_s, 1)}
+        return {"step": session.step, **as_row(val), "train_s": round(session.train_s, 1)}
 
-    def _close(self, stretch: Stretch, manifest: dict[str, Any]) -> None:
+    def _close(self, session: TrainingSession, manifest: dict[str, Any]) -> None:
         """Write how it ended; a consumer that went away half way counts as an interrupt."""
         if manifest["status"] == "running":
             manifest["status"] = "interrupted"
-        if stretch.save_s > 1 and stretch.saving_share > _SAVING_SHARE:
+        if session.save_s > 1 and session.saving_share > _SAVING_SHARE:
             note = (
-                f"checkpoints took {stretch.saving_share:.0%} of the time of the steps; raise "
+                f"checkpoints took {session.saving_share:.0%} of the time of the steps; raise "
                 "train.checkpoint_every to spend less on them."
             )
             self.notes.append(note)
             manifest["notes"].append(note)
         manifest["ended"] = now()
-        seconds = {"train_s": round(stretch.train_s, 3), "save_s": round(stretch.save_s, 3)}
-        ending = {"ended": manifest["ended"], "to_step": stretch.step, **seconds}
+        seconds = {"train_s": round(session.train_s, 3), "save_s": round(session.save_s, 3)}
+        ending = {"ended": manifest["ended"], "to_step": session.step, **seconds}
         manifest["stretches"][-1] |= ending
         self.folder.write_json("manifest.json", manifest)
         if self.draws_curve:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from assay.errors import CheckpointError, ConfigError
-from assay.runs.lookout import LookoutState
+from assay.runs.monitor import LookoutState
 from assay.schema import Config, decode
 from assay.train.checkpoint import STATE, read_state
 
@@ -27,7 +27,7 @@ class RunState(Config):
     data_sha256: str = ""
     """Of text and split."""
     machine: dict[str, Any] = Field(default_factory=dict)
-    """Where the last stretch ran: device, precision, kernel, threads, processor, torch and more."""
+    """Where the last session ran: device, precision, kernel, threads, processor, torch and more."""
     ties: dict[str, str] = Field(default_factory=dict)
     """Names that stand for another tensor of `model.safetensors`, which is stored once."""
     metrics_sha256: str = ""

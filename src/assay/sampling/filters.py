@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from assay.citation import Citation
 from assay.errors import ConfigError
 from assay.family import Family, Variant
-from assay.source import Source
 
 
 def penalise(
@@ -114,7 +114,7 @@ class TopNSigmaConfig(FilterVariant):
     kind: Literal["top_n_sigma"] = "top_n_sigma"
     n: PositiveFloat = 1.0
     """Standard deviations of the row's logits."""
-    source: ClassVar[Source | None] = Source("Tang et al. 2024", "arXiv:2411.07641", "alg. 1")
+    citation: ClassVar[Citation | None] = Citation("Tang et al. 2024", "arXiv:2411.07641", "alg. 1")
 
     def keep(self, logits: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
         """Set those under the threshold to -inf."""

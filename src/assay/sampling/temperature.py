@@ -11,9 +11,9 @@ from jaxtyping import Float
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
+from assay.citation import Citation
 from assay.errors import ConfigError
 from assay.family import Family, Variant
-from assay.source import Source
 
 _BISECTIONS = 50  # of the logarithm of the temperature: any bounds meet to 1e-12, relatively
 
@@ -63,7 +63,7 @@ class EDTConfig(AdaptVariant):
     """N."""
     floor: PositiveFloat = 1e-3
     """The lowest temperature; at most `sampling.temperature`."""
-    source: ClassVar[Source | None] = Source(
+    citation: ClassVar[Citation | None] = Citation(
         "Zhang et al. 2024", "arXiv:2403.14541", "EDT, N = 0.8"
     )
 
@@ -138,7 +138,7 @@ class DynatempConfig(AdaptVariant):
     """b: the temperature of a uniform row; more than `low`."""
     exponent: PositiveFloat = 1.0
     """x: 1 is a straight line, more keeps cool longer."""
-    source: ClassVar[Source | None] = Source(
+    citation: ClassVar[Citation | None] = Citation(
         "kalomaze 2024", "https://github.com/LostRuins/koboldcpp/pull/600", "sample_entropy"
     )
 

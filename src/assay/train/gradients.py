@@ -14,16 +14,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from assay.cuda_graph import GraphedCallable
 from assay.nn.loss import next_token_loss
 from assay.nn.model import GPT
-from assay.recording import Recorded
+from assay.train.cached_parameters import cached_parameters
 from assay.train.exact import TreeSum
-from assay.train.kernels import gradients
-from assay.train.listed import parameters_of
-from assay.train.plan import Plan
+from assay.train.native_backend import gradients
+from assay.train.plan import ExecutionPlan
 
 
-def backward(model: GPT, batch: Int[Tensor, "B T1"], plan: Plan, step: int) -> Float[Tensor, ""]:
+def backward(
+    model: GPT, batch: Int[Tensor, "B T1"], plan: ExecutionPlan, step: int
+) -> Float[Tensor, ""]:
     """Leave the gradients of the mean loss over the batch in the parameters; return that loss."""
     passes = _as_they_come if plan.config.exact_rows is None else _in_a_tree
     loss = passes(model, batch, plan, step)
@@ -31,7 +33,7 @@ def backward(model: GPT, batch: Int[Tensor, "B T1"], plan: Plan, step: int) -> F
     return loss
 
 
-def share_tied(model: GPT, plan: Plan, step: int) -> None:
+def share_tied(model: GPT, plan: ExecutionPlan, step: int) -> None:
     """Give embedding and output matrix the sum of their gradients while they are kept equal.
 
     It is the gradient of the one matrix that they stand for, and what is equal, has equal gradients
@@ -46,14 +48,16 @@ def share_tied(model: GPT, plan: Plan, step: int) -> None:
     other.copy_(one.add_(other))
 
 
-def distinct_gradients(model: GPT, plan: Plan, step: int) -> list[Tensor]:
+def distinct_gradients(model: GPT, plan: ExecutionPlan, step: int) -> list[Tensor]:
     """Return all gradients, that of two matrices which are kept equal once."""
     equal = step <= model.config.equal_until(plan.config.steps)
     twin = model.unembed.weight if model.unembed is not None and equal else None
-    return [p.grad for p in parameters_of(model) if p.grad is not None and p is not twin]
+    return [p.grad for p in cached_parameters(model) if p.grad is not None and p is not twin]
 
 
-def passes_of(model: GPT, plan: Plan) -> Callable[[Int[Tensor, "B T1"], int], Float[Tensor, ""]]:
+def passes_of(
+    model: GPT, plan: ExecutionPlan
+) -> Callable[[Int[Tensor, "B T1"], int], Float[Tensor, ""]]:
     """Return `backward` for one model and plan, recorded where the plan says so."""
     if not plan.graphs:
         return lambda batch, step: backward(model, batch, plan, step)
@@ -67,7 +71,7 @@ def passes_of(model: GPT, plan: Plan) -> Callable[[Int[Tensor, "B T1"], int], Fl
         with repeatable(plan):
             return differentiate(loss_of, parameters, pieces_of(batch, plan))
 
-    recorded = Recorded(work)
+    recorded = GraphedCallable(work)
 
     def passes(batch: Tensor, step: int) -> Tensor:
         loss, gradients = recorded(batch)
@@ -106,14 +110,14 @@ def differentiate(
     return total, gradients
 
 
-def pieces_of(batch: Int[Tensor, "B T1"], plan: Plan) -> tuple[Tensor, ...]:
+def pieces_of(batch: Int[Tensor, "B T1"], plan: ExecutionPlan) -> tuple[Tensor, ...]:
     """Return the parts of a batch that go through the model one after another."""
     if plan.config.exact_rows is None:
         return batch.chunk(plan.config.micro_batches)
     return torch.split(batch, plan.config.exact_rows)
 
 
-def _as_they_come(model: GPT, batch: Tensor, plan: Plan, step: int) -> Tensor:
+def _as_they_come(model: GPT, batch: Tensor, plan: ExecutionPlan, step: int) -> Tensor:
     total = torch.zeros((), device=batch.device)
     pieces = pieces_of(batch, plan)
     for index, piece in enumerate(pieces):
@@ -121,7 +125,7 @@ def _as_they_come(model: GPT, batch: Tensor, plan: Plan, step: int) -> Tensor:
     return total
 
 
-def _in_a_tree(model: GPT, batch: Tensor, plan: Plan, step: int) -> Tensor:
+def _in_a_tree(model: GPT, batch: Tensor, plan: ExecutionPlan, step: int) -> Tensor:
     tree = TreeSum()
     grains = pieces_of(batch, plan)
     for index, grain in enumerate(grains):
@@ -135,7 +139,9 @@ def _in_a_tree(model: GPT, batch: Tensor, plan: Plan, step: int) -> Tensor:
     return total
 
 
-def _piece(model: GPT, piece: Tensor, plan: Plan, place: tuple[int, int], pieces: int) -> Tensor:
+def _piece(
+    model: GPT, piece: Tensor, plan: ExecutionPlan, place: tuple[int, int], pieces: int
+) -> Tensor:
     """Add the gradients of one of so many pieces, at (step, index); return its part of the loss."""
     if plan.native:
         apart = plan.config.exact_rows is not None  # a tree keeps what it is given
@@ -149,7 +155,7 @@ def _piece(model: GPT, piece: Tensor, plan: Plan, place: tuple[int, int], pieces
 
 
 @contextmanager
-def repeatable(plan: Plan) -> Iterator[None]:
+def repeatable(plan: ExecutionPlan) -> Iterator[None]:
     """Make compiled code repeat its bits, which on several threads it does only when told to."""
     if not plan.compiled:
         yield
@@ -166,7 +172,7 @@ def repeatable(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def dropout_drawn(plan: Plan, step: int, micro_batch: int) -> Iterator[None]:
+def dropout_drawn(plan: ExecutionPlan, step: int, micro_batch: int) -> Iterator[None]:
     """Make what dropout draws a function of (seed, step, micro-batch); restore the generators."""
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):

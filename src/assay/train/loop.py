@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from assay.errors import DivergedError
 from assay.nn.model import GPT
 from assay.train.gradients import passes_of
+from assay.train.nonfinite import NonFiniteReport, diagnose, gradient_norm
 from assay.train.optim import Optimizers
-from assay.train.plan import Plan
-from assay.train.watch import Trouble, examine, gradient_norm
+from assay.train.plan import ExecutionPlan
 
 CLIP_EPS = 1e-6
 """Added to a norm before it divides, as by torch.nn.utils.clip_grads_with_norm_."""
@@ -52,19 +52,19 @@ class StepReport:
     lr: float
     tokens: int
     elapsed_s: float
-    trouble: Trouble | None = None
+    trouble: NonFiniteReport | None = None
 
     @property
     def skipped(self) -> bool:
         """Whether the step made no update."""
-        return self.trouble is not None and not self.trouble.passed
+        return self.trouble is not None and not self.trouble.recovered
 
 
 def train(
     model: GPT,
     batch_at: Callable[[int], Int[Tensor, "B T1"]],
     optimizers: Optimizers,
-    plan: Plan,
+    plan: ExecutionPlan,
     *,
     start: int = 0,
 ) -> Iterator[StepReport]:
@@ -101,7 +101,7 @@ def conclude(
     model: GPT,
     batch: Int[Tensor, "B T1"],
     optimizers: Optimizers,
-    plan: Plan,
+    plan: ExecutionPlan,
     step: int,
     found: tuple[Float[Tensor, ""], Float[Tensor, ""]],
 ) -> StepReport:
@@ -114,15 +114,15 @@ def conclude(
     loss, grad_norm = torch.stack((total, norm)).tolist()
     trouble = None
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # before clipping spreads a NaN
-        trouble = examine(model, batch, plan, (step, loss, grad_norm))
+        trouble = diagnose(model, batch, plan, (step, loss, grad_norm))
         if config.on_nonfinite == "stop":
             optimizers.zero_grad()
             raise DivergedError(trouble.message)
-        if trouble.passed:
+        if trouble.recovered:
             loss, grad_norm = trouble.loss_nats, trouble.grad_norm
             norm = gradient_norm(model, plan, step)
     factor = config.schedule.factor(step, config.steps)
-    if trouble is None or trouble.passed:
+    if trouble is None or trouble.recovered:
         _update(model, optimizers, plan, factor, norm)
     optimizers.zero_grad()
     lr, tokens = factor * optimizers.peak_lr, batch[:, 1:].numel()
@@ -130,7 +130,7 @@ def conclude(
 
 
 def _update(
-    model: GPT, optimizers: Optimizers, plan: Plan, factor: float, norm: Float[Tensor, ""]
+    model: GPT, optimizers: Optimizers, plan: ExecutionPlan, factor: float, norm: Float[Tensor, ""]
 ) -> None:
     """Update the weights by the gradients, clipped, at `factor` times the peak rates."""
     limit = plan.config.clip_norm
@@ -143,7 +143,7 @@ def _update(
     optimizers.step(factor)
 
 
-def _on_device(batch: Tensor, plan: Plan) -> Tensor:
+def _on_device(batch: Tensor, plan: ExecutionPlan) -> Tensor:
     """Send tokens on their way; from pinned memory the CPU need not wait for them."""
     if plan.device.type == "cuda":
         batch = batch.pin_memory()

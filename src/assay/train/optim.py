@@ -18,10 +18,10 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from assay.citation import Citation
 from assay.errors import CheckpointError
 from assay.family import Family, Variant
 from assay.native.build import kernels
-from assay.source import Source
 from assay.train.adamw import AdamW
 from assay.train.muon import Muon
 from assay.train.optimizer import KernelOptimizer, NoDynamo, states_like
@@ -270,7 +270,7 @@ class AdamWConfig(OptimizerVariant):
     """Added to the root of the mean of squares."""
     weight_decay: Decay = 0.1
     """Decoupled decay of matrices and tables, times the learning rate."""
-    source: ClassVar[Source | None] = Source(
+    citation: ClassVar[Citation | None] = Citation(
         "Loshchilov & Hutter 2017", "arXiv:1711.05101", "alg. 2"
     )
 
@@ -301,7 +301,7 @@ class MuonConfig(OptimizerVariant):
     """As in adamw."""
     weight_decay: Decay = 0.1
     """As in adamw."""
-    source: ClassVar[Source | None] = Source(
+    citation: ClassVar[Citation | None] = Citation(
         "Jordan et al. 2024", "kellerjordan.github.io/posts/muon", ""
     )
 
@@ -343,7 +343,9 @@ class AdafactorConfig(OptimizerVariant):
     """Bound on the root mean square of an update before the rate."""
     weight_decay: Decay = 0.0
     """Decoupled decay of matrices and tables, times the learning rate."""
-    source: ClassVar[Source | None] = Source("Shazeer & Stern 2018", "arXiv:1804.04235", "alg. 6")
+    citation: ClassVar[Citation | None] = Citation(
+        "Shazeer & Stern 2018", "arXiv:1804.04235", "alg. 6"
+    )
 
     def build(self, model: nn.Module) -> Optimizers:
         """Return the optimizer over the parameters of `model`."""

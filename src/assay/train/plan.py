@@ -13,7 +13,7 @@ from assay.train.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExecutionPlan:
     """A `TrainConfig` with all that it leaves open settled.
 
     Attributes:

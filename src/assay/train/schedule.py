@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt
 
+from assay.citation import Citation
 from assay.family import Family, Variant
-from assay.source import Source
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _WARMUP_SHARE = 20  # a twentieth of the steps, unless told
@@ -43,7 +43,7 @@ class ConstantConfig(ScheduleVariant):
     kind: Literal["constant"] = "constant"
     warmup_steps: NonNegativeInt = 0
     """Steps over which the rate rises from 0."""
-    source: ClassVar[Source | None] = None
+    citation: ClassVar[Citation | None] = None
 
     def factor(self, step: int, steps: int) -> float:
         """Return the factor of the peak rate at `step` of `steps`."""
@@ -58,7 +58,9 @@ class LinearConfig(ScheduleVariant):
     """Steps over which the rate rises from 0. Null: a twentieth of the steps."""
     final: Fraction = 0.0
     """Factor at the last step."""
-    source: ClassVar[Source | None] = Source("Devlin et al. 2018", "arXiv:1810.04805", "app. A.2")
+    citation: ClassVar[Citation | None] = Citation(
+        "Devlin et al. 2018", "arXiv:1810.04805", "app. A.2"
+    )
 
     def factor(self, step: int, steps: int) -> float:
         """Return the factor of the peak rate at `step` of `steps`."""
@@ -74,7 +76,7 @@ class CosineConfig(ScheduleVariant):
     """Steps over which the rate rises from 0. Null: a twentieth of the steps."""
     final: Fraction = 0.1
     """Factor at the last step."""
-    source: ClassVar[Source | None] = Source(
+    citation: ClassVar[Citation | None] = Citation(
         "Loshchilov & Hutter 2016", "arXiv:1608.03983", "eq. 5"
     )
 
@@ -95,7 +97,7 @@ class WSDConfig(ScheduleVariant):
     """Share of the steps over which the rate falls."""
     final: Fraction = 0.0
     """Factor at the last step."""
-    source: ClassVar[Source | None] = Source("Hu et al. 2024", "arXiv:2404.06395", "sec. 4.2")
+    citation: ClassVar[Citation | None] = Citation("Hu et al. 2024", "arXiv:2404.06395", "sec. 4.2")
 
     def factor(self, step: int, steps: int) -> float:
         """Return the factor of the peak rate at `step` of `steps`."""
@@ -113,7 +115,9 @@ class InverseSqrtConfig(ScheduleVariant):
     kind: Literal["inverse_sqrt"] = "inverse_sqrt"
     warmup_steps: NonNegativeInt | None = None
     """Steps over which the rate rises from 0. Null: a twentieth of the steps."""
-    source: ClassVar[Source | None] = Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 3")
+    citation: ClassVar[Citation | None] = Citation(
+        "Vaswani et al. 2017", "arXiv:1706.03762", "eq. 3"
+    )
 
     def factor(self, step: int, steps: int) -> float:
         """Return the factor of the peak rate at `step` of `steps`."""

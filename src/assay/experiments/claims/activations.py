@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from assay.citation import Citation
 from assay.count import count
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.activations_pictures import (
@@ -18,7 +19,6 @@ from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.train import Train
 from assay.schema import override
-from assay.source import Source
 
 _PLAIN, _GATED = ("gelu", "relu", "relu2"), ("swiglu", "geglu")
 _DELTA_NATS = 0.01
@@ -93,7 +93,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Shazeer 2020", "arXiv:2002.05202", "sec. 3"),
-        Source("So et al. 2021", "arXiv:2109.08668", "sec. 3.2"),
+        Citation("Shazeer 2020", "arXiv:2002.05202", "sec. 3"),
+        Citation("So et al. 2021", "arXiv:2109.08668", "sec. 3.2"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Part, Verdict
 from assay.experiments.claims.changes import against_zero
 from assay.experiments.claims.sampler_pictures import areas_table, frontier_figure, numbers_of
@@ -10,7 +11,6 @@ from assay.experiments.claims.writers import JUDGES
 from assay.experiments.compare import Comparison
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks.text import Written
-from assay.source import Source
 
 _ADAPTIVE = ("entropy", "edt", "dynatemp")
 _DELTA = 0.02  # of the area that people's text would have
@@ -75,9 +75,9 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Zhang et al. 2024", "arXiv:2403.14541", "EDT"),
-        Source("Nguyen et al. 2024", "arXiv:2407.01082", "min-p"),
-        Source("Schaeffer et al. 2025", "arXiv:2506.13681", "a rebuttal of min-p's gain"),
-        Source("Caccia et al. 2018", "arXiv:1811.02549", "sec. 3"),
+        Citation("Zhang et al. 2024", "arXiv:2403.14541", "EDT"),
+        Citation("Nguyen et al. 2024", "arXiv:2407.01082", "min-p"),
+        Citation("Schaeffer et al. 2025", "arXiv:2506.13681", "a rebuttal of min-p's gain"),
+        Citation("Caccia et al. 2018", "arXiv:1811.02549", "sec. 3"),
     ),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.clock import ratio
 from assay.experiments.claims.kernel_grid import Tasks, named
@@ -12,7 +13,6 @@ from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.kernels import WAYS, AttentionMemory
 from assay.measure.cost import quadratic_term
-from assay.source import Source
 
 _EXACT = 1e-10  # float64 rounds at 1e-16; sums of a few hundred terms lose four digits at most
 
@@ -87,7 +87,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 1"),
-        Source("Dao et al. 2022", "arXiv:2205.14135", "sec. 3"),
+        Citation("Vaswani et al. 2017", "arXiv:1706.03762", "eq. 1"),
+        Citation("Dao et al. 2022", "arXiv:2205.14135", "sec. 3"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part, Verdict
 from assay.experiments.claims.clock import exponent, ratio
 from assay.experiments.claims.cost_counts import (
@@ -25,7 +26,6 @@ from assay.experiments.claims.verdicts import above, of_answers, of_facts, whole
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.cost import Axis, Pass
-from assay.source import Source
 
 _DELTA = 0.15  # in an exponent: doubling x is told from a cost that grows 1.8- or 2.2-fold
 
@@ -94,7 +94,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Kaplan et al. 2020", "arXiv:2001.08361", "sec. 2.1"),
-        Source("Dao et al. 2022", "arXiv:2205.14135", "sec. 3"),
+        Citation("Kaplan et al. 2020", "arXiv:2001.08361", "sec. 2.1"),
+        Citation("Dao et al. 2022", "arXiv:2205.14135", "sec. 3"),
     ),
 )

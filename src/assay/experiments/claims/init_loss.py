@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.init_grid import (
     DELTA,
@@ -19,7 +20,6 @@ from assay.experiments.claims.init_pictures import boundary_figure, grid_table, 
 from assay.experiments.evidence import Evidence
 from assay.experiments.statistics import holm, p_equivalent
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 
 def tasks(budget: Budget, evidence: Evidence) -> Sequence[Task]:
@@ -83,5 +83,5 @@ CLAIM = Claim(
     section="3.2, 4.1",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Karpathy 2022", "https://github.com/karpathy/nanoGPT", "init of GPT-2"),),
+    sources=(Citation("Karpathy 2022", "https://github.com/karpathy/nanoGPT", "init of GPT-2"),),
 )

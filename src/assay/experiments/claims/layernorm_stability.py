@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part, Verdict
 from assay.experiments.claims.norm_grid import (
     INITS,
@@ -19,7 +20,6 @@ from assay.experiments.claims.rates import GRIDS, Cell
 from assay.experiments.claims.verdicts import of_words, whole
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 
 def tasks(budget: Budget, evidence: Evidence) -> Sequence[Task]:
@@ -83,8 +83,8 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Wortsman et al. 2023", "arXiv:2309.14322", "sec. 2.2"),
-        Source("Xiong et al. 2020", "arXiv:2002.04745", "theorem 1"),
-        Source("Zhang et al. 2019", "arXiv:1901.09321", "sec. 3"),
+        Citation("Wortsman et al. 2023", "arXiv:2309.14322", "sec. 2.2"),
+        Citation("Xiong et al. 2020", "arXiv:2002.04745", "theorem 1"),
+        Citation("Zhang et al. 2019", "arXiv:1901.09321", "sec. 3"),
     ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import trained
 from assay.experiments.claims.logit_arms import PAIRS, SCALES, arms, at_start, runs
@@ -15,7 +16,6 @@ from assay.experiments.claims.verdicts import above, below, of_answers, of_words
 from assay.experiments.compare import Comparison, compare
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 _DELTA = 0.02  # nats
 
@@ -92,7 +92,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Chowdhery et al. 2022", "arXiv:2204.02311", "sec. 2 (shared embeddings)"),
-        Source("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.4"),
+        Citation("Chowdhery et al. 2022", "arXiv:2204.02311", "sec. 2 (shared embeddings)"),
+        Citation("Vaswani et al. 2017", "arXiv:1706.03762", "sec. 3.4"),
     ),
 )

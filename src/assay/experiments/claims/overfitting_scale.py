@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from assay.citation import Citation
 from assay.count import count
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part, Table
 from assay.experiments.claims.bases import EXTENTS, NOTHING, base, trained
@@ -13,7 +14,6 @@ from assay.experiments.tasks import Task
 from assay.experiments.tasks.text_size import TextSize
 from assay.experiments.tasks.train import Train
 from assay.schema import override
-from assay.source import Source
 
 _METRIC = "val_loss_nats"
 _ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -84,5 +84,5 @@ CLAIM = Claim(
     section="6",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Hoffmann et al. 2022", "arXiv:2203.15556", "table 3"),),
+    sources=(Citation("Hoffmann et al. 2022", "arXiv:2203.15556", "table 3"),),
 )

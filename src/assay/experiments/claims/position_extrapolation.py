@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import EXTENTS
 from assay.experiments.claims.changes import against, against_zero
@@ -19,7 +20,6 @@ from assay.experiments.claims.verdicts import all_of, of_facts, of_words
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.position import PositionLoss
-from assay.source import Source
 
 _OTHERS = tuple(kind for kind in ENCODINGS if kind != "learned")
 _TIMES = (1, 2, 4, 8)
@@ -84,7 +84,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Press et al. 2022", "arXiv:2108.12409", "sec. 4"),
-        Source("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 4"),
+        Citation("Press et al. 2022", "arXiv:2108.12409", "sec. 4"),
+        Citation("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 4"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from assay.citation import Citation
 from assay.count import count
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import base
@@ -13,7 +14,6 @@ from assay.experiments.compare import Comparison, compare
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.schema import override
-from assay.source import Source
 
 _DELTA_NATS = 0.01
 _MOST_SHARE = 0.001
@@ -74,7 +74,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Haviv et al. 2022", "arXiv:2203.16634", "sec. 3"),
-        Source("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 5"),
+        Citation("Haviv et al. 2022", "arXiv:2203.16634", "sec. 3"),
+        Citation("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 5"),
     ),
 )

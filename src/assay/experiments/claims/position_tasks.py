@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Part, Verdict
 from assay.experiments.claims.answer_pictures import answers_table, lengths_figure
 from assay.experiments.claims.answers import BEYOND, WITHIN, Answered, Found, asked
@@ -9,7 +10,6 @@ from assay.experiments.claims.changes import against
 from assay.experiments.claims.verdicts import all_of, of_words, whole
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 _DELTA_SHARE = 0.05
 _LEARNT = 0.5
@@ -62,5 +62,5 @@ CLAIM = Claim(
     section="5.1",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 4"),),
+    sources=(Citation("Kazemnejad et al. 2023", "arXiv:2305.19466", "sec. 4"),),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.changes import against
 from assay.experiments.claims.pre_post_pictures import arms_table, rates_figure
@@ -11,7 +12,6 @@ from assay.experiments.compare import Comparison
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.train import Train
-from assay.source import Source
 
 _PRE, _POST = "layer-pre", "layer-post"
 _DELTA_NATS = 0.05
@@ -93,7 +93,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Xiong et al. 2020", "arXiv:2002.04745", "sec. 3"),
-        Source("Liu et al. 2020", "arXiv:2004.08249", "sec. 4"),
+        Citation("Xiong et al. 2020", "arXiv:2002.04745", "sec. 3"),
+        Citation("Liu et al. 2020", "arXiv:2004.08249", "sec. 4"),
     ),
 )

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part, Verdict
 from assay.experiments.claims.repeat_arms import STEPS, named
 from assay.experiments.claims.repeat_pictures import changes_table
 from assay.experiments.claims.verdicts import of_facts, whole
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 
 def tasks(budget: Budget, evidence: Evidence) -> Sequence[Task]:
@@ -70,5 +70,7 @@ CLAIM = Claim(
     section="A.5",
     tasks=tasks,
     judge=judge,
-    sources=(Source("PyTorch 2.13", "https://pytorch.org/docs/stable/notes/randomness.html", ""),),
+    sources=(
+        Citation("PyTorch 2.13", "https://pytorch.org/docs/stable/notes/randomness.html", ""),
+    ),
 )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import base, trained
 from assay.experiments.claims.rates import VOCAB
@@ -18,7 +19,6 @@ from assay.experiments.tasks.norms import NormSeconds
 from assay.experiments.tasks.train import Train
 from assay.nn.norm import LayerNormConfig, RMSNormConfig
 from assay.schema import override
-from assay.source import Source
 
 _DELTA_NATS = 0.02
 _EPS = 1e-5
@@ -89,5 +89,5 @@ CLAIM = Claim(
     section="8",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Zhang & Sennrich 2019", "arXiv:1910.07467", "tables 3-5"),),
+    sources=(Citation("Zhang & Sennrich 2019", "arXiv:1910.07467", "tables 3-5"),),
 )

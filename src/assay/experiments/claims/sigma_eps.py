@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from scipy.optimize import brentq
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.bases import trained
 from assay.experiments.claims.sigma_eps_pictures import scales_figure, scales_table
@@ -14,7 +15,6 @@ from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
 from assay.experiments.tasks.norms import NormScales
 from assay.experiments.tasks.train import Train
-from assay.source import Source
 
 _EPS = 1e-5
 _AUDITED = 1e-3  # the σ at which the two were measured before
@@ -90,5 +90,5 @@ CLAIM = Claim(
     section="2.2",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Ba et al. 2016", "arXiv:1607.06450", "eq. 4"),),
+    sources=(Citation("Ba et al. 2016", "arXiv:1607.06450", "eq. 4"),),
 )

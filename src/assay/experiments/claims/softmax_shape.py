@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.softmax_arms import BPE, VOCABULARIES, Looks, looks
 from assay.experiments.claims.softmax_pictures import FIELDS, shapes_table, shares_figure
 from assay.experiments.claims.verdicts import above, of_answers
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 _MOST = 0.5  # of the mass in ten tokens; of the vocabulary near 1/V
 
@@ -78,5 +78,5 @@ CLAIM = Claim(
     section="4.2",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Gini 1921", "doi:10.2307/2223319", "the coefficient"),),
+    sources=(Citation("Gini 1921", "doi:10.2307/2223319", "the coefficient"),),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Part, Verdict
 from assay.experiments.claims.changes import against_zero
 from assay.experiments.claims.sweep import Sweep
@@ -20,7 +21,6 @@ from assay.experiments.compare import Comparison
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks.text import Written
 from assay.sampling import SamplingConfig
-from assay.source import Source
 
 _SAMPLES: Mapping[Budget, int] = {"quick": 20, "laptop": 200, "full": 1000}
 Words = Mapping[str, Comparison]
@@ -92,7 +92,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Holtzman et al. 2019", "arXiv:1904.09751", "sec. 4 and 5"),
-        Source("Caccia et al. 2018", "arXiv:1811.02549", "sec. 3"),
+        Citation("Holtzman et al. 2019", "arXiv:1904.09751", "sec. 4 and 5"),
+        Citation("Caccia et al. 2018", "arXiv:1811.02549", "sec. 3"),
     ),
 )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from scipy.optimize import brentq
 
+from assay.citation import Citation
 from assay.count import count, tying_saving
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.tying_pictures import region_figure, savings_table
@@ -13,7 +14,6 @@ from assay.experiments.tasks import Task
 from assay.nn.model import GPT, ModelConfig
 from assay.presets import gpt2, nanogpt_char
 from assay.schema import override
-from assay.source import Source
 
 _LOW, _HIGH = 0.30, 0.40  # the article's
 _GPT2 = 50_257
@@ -88,5 +88,5 @@ CLAIM = Claim(
     section="2.3",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Press & Wolf 2017", "arXiv:1608.05859", "sec. 3"),),
+    sources=(Citation("Press & Wolf 2017", "arXiv:1608.05859", "sec. 3"),),
 )

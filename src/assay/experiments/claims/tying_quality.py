@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part
 from assay.experiments.claims.changes import against_zero
 from assay.experiments.claims.tied_arms import (
@@ -28,7 +29,6 @@ from assay.experiments.claims.verdicts import all_of, of_facts, of_words
 from assay.experiments.evidence import Evidence
 from assay.experiments.outcome import Size
 from assay.experiments.tasks import Task
-from assay.source import Source
 
 _DELTA_BPB, _DELTA_NATS = 0.01, 0.02
 
@@ -87,7 +87,7 @@ CLAIM = Claim(
     tasks=tasks,
     judge=judge,
     sources=(
-        Source("Press & Wolf 2017", "arXiv:1608.05859", "sec. 4"),
-        Source("Inan et al. 2017", "arXiv:1611.01462", "sec. 4"),
+        Citation("Press & Wolf 2017", "arXiv:1608.05859", "sec. 4"),
+        Citation("Inan et al. 2017", "arXiv:1611.01462", "sec. 4"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from assay.citation import Citation
 from assay.experiments.claim import Budget, Claim, Judgement, Number, Part, Verdict
 from assay.experiments.claims.changes import against_zero
 from assay.experiments.claims.untrained_arms import ARMS, STRETCHES, by_arm
@@ -17,7 +18,6 @@ from assay.experiments.claims.verdicts import whole
 from assay.experiments.compare import Comparison
 from assay.experiments.evidence import Evidence
 from assay.experiments.tasks.text import ByPosition
-from assay.source import Source
 
 _DELTA = 0.05  # nats, of some ln 85 = 4.4
 
@@ -72,5 +72,5 @@ CLAIM = Claim(
     section="4.3",
     tasks=tasks,
     judge=judge,
-    sources=(Source("Shannon 1951", "doi:10.1002/j.1538-7305.1951.tb01366.x", "eq. 1"),),
+    sources=(Citation("Shannon 1951", "doi:10.1002/j.1538-7305.1951.tb01366.x", "eq. 1"),),
 )

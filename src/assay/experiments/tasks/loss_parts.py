@@ -10,7 +10,7 @@ from assay.config import RunConfig
 from assay.data.config import DataConfig
 from assay.data.prepare import TokenFile, prepare
 from assay.data.windows import Windows, evaluation_windows
-from assay.engine.device import settle
+from assay.engine.device import resolve_plan
 from assay.experiments.tasks.position import Lengths
 from assay.experiments.tasks.task import Task, Values
 from assay.measure.frequency import loss_by_rank, token_counts
@@ -78,7 +78,7 @@ class FewTokens(Task):
         windows = Windows(
             few, seq_len=config.seq_len, batch_size=config.train.batch_size, seed=config.train.seed
         )
-        plan = settle(config.train)
+        plan = resolve_plan(config.train)
         model = GPT.create(config.model, seed=config.train.seed, device=plan.device)
         plan.prepare(model)
         seen = evaluation_windows(few, seq_len=config.seq_len, max_tokens=self.targets)

@@ -18,7 +18,7 @@ from assay.config import RunConfig
 from assay.data.config import DataConfig
 from assay.data.prepare import prepare
 from assay.data.windows import Windows
-from assay.engine.device import settle
+from assay.engine.device import resolve_plan
 from assay.errors import RunError
 from assay.experiments.tasks.task import Task, Values
 from assay.nn.loss import next_token_loss
@@ -27,7 +27,7 @@ from assay.plugin import handed_on, take_over
 from assay.runs.run import Run
 from assay.schema import override
 from assay.train.loop import train
-from assay.train.plan import Plan
+from assay.train.plan import ExecutionPlan
 
 Change = Literal[
     "nothing",
@@ -172,10 +172,10 @@ def _train_resumed(run: RunConfig, *, whole: bool) -> tuple[str, list[float]]:
     return _sha256(resumed), losses
 
 
-def _settled(run: RunConfig) -> tuple[RunConfig, Plan, Windows]:
+def _settled(run: RunConfig) -> tuple[RunConfig, ExecutionPlan, Windows]:
     dataset = prepare(run.data)
     run = override(run, {"model.vocab_size": dataset.tokenizer.vocab_size})
-    plan = settle(run.train)
+    plan = resolve_plan(run.train)
     windows = Windows(
         dataset.train.ids,
         seq_len=run.seq_len,
