@@ -2,14 +2,17 @@
 
 import itertools
 import math
+from typing import Literal
 
 import pytest
 import torch
 from allpairspy import AllPairs
+from torch import nn
 
 from assay.engine.vmap_ensemble import EnsembleMember, train_together
 from assay.errors import ConfigError, DivergedError
 from assay.nn.model import GPT, ModelConfig
+from assay.nn.norm import NORMS, NormVariant
 from assay.schema import decode
 from assay.train.config import TrainConfig
 from assay.train.loop import StepReport, train
@@ -20,9 +23,9 @@ VOCAB, LENGTH, STEPS = 11, 8, 6
 EXACT = 1e-10  # float64: roundings of 1e-16, grown by Muon's 5e2 a step over at most twenty
 
 CHOICES = {
-    "norm": ["none", "layer", "sigma", {"kind": "rms", "affine": "none"}, "rms"],
-    "position": ["none", "learned", "sinusoidal", "rope", "alibi"],
-    "block": ["pre", "post", "parallel", "plain"],
+    "norm": ["none", "layer", "sigma", {"kind": "rms", "affine": "none"}, "rms", "dyt"],
+    "position": ["none", "learned", "sinusoidal", "rope", "alibi", "t5"],
+    "block": ["pre", "post", "parallel", "plain", "peri"],
     "mlp": ["gelu", "relu", "relu2", "swiglu", "geglu"],
     "tie_embeddings": [True, False],
     "mixer": [
@@ -296,3 +299,53 @@ def test_compiled_replicas_are_the_models_trained_alone():
         members[index] = EnsembleMember(one.model, one.batch_at, one.optimizers, plan)
     for one, twin, reports in zip(members, twins, together(members), strict=True):
         assert_same(reports, alone(twin), one, twin, bound=EXACT)
+
+
+class Weighing(nn.Module):
+    """A stranger's norm with a buffer: a constant, or part of what a checkpoint holds."""
+
+    def __init__(self, d_model, persistent):
+        super().__init__()
+        weights = torch.linspace(0.5, 1.5, d_model, dtype=torch.float64)
+        self.register_buffer("weights", weights, persistent=persistent)
+
+    def forward(self, x):
+        return x * self.weights
+
+
+class WeighingConfig(NormVariant):
+    kind: Literal["weighing"] = "weighing"
+    persistent: bool = False
+
+    def build(self, d_model):
+        return Weighing(d_model, self.persistent)
+
+
+@pytest.fixture
+def _forgotten():
+    yield
+    NORMS.remove(WeighingConfig)
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_constants_of_a_variant_from_outside_are_there_in_a_stack():
+    fields = {"norm": WeighingConfig(), "position": "none"}
+    singles = [alone(member(seed, **fields)) for seed in (0, 1)]
+    members = [member(seed, **fields) for seed in (0, 1)]
+    for row in train_together(members):
+        for seed, report in enumerate(row):
+            expected = singles[seed][report.step - 1]
+            assert report.loss_nats == pytest.approx(expected.loss_nats, abs=EXACT)
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_what_differs_between_models_beside_parameters_is_refused_in_a_stack():
+    members = [member(seed, norm=WeighingConfig(persistent=True)) for seed in (0, 1)]
+    with pytest.raises(ConfigError, match=r"mixer_norm\.weights is a buffer that its checkpoints"):
+        next(train_together(members))
+
+
+def test_matrices_that_are_equal_for_a_time_are_refused_in_a_stack():
+    members = [member(seed, tie_embeddings=0.5) for seed in (0, 1)]
+    with pytest.raises(ConfigError, match=r"tie_embeddings = 0\.5 found; expected true or false"):
+        next(train_together(members))

@@ -89,6 +89,7 @@ class VmapEnsemble:
         self._plan = members[0].plan
         with torch.device("meta"):
             self._one = _Loss(GPT(members[0].model.config))
+        _share_buffers(members[0].model, self._one.model)
         self._one.model.kernel = _kernel(members[0])
         self._one.train()
         losses = vmap(self._loss_of_one)
@@ -232,6 +233,13 @@ def _stack(models: Sequence[GPT]) -> dict[str, Tensor]:
     return stacked
 
 
+def _share_buffers(model: GPT, other: GPT) -> None:
+    """Give a model the buffers of another: constants, since `check_alike` refuses all others."""
+    for name, buffer in model.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        setattr(other.get_submodule(owner), leaf, buffer)
+
+
 def _kernel(member: EnsembleMember) -> Kernel:
     """Return the attention kernel that `vmap` knows how to stack.
 
@@ -263,6 +271,12 @@ def check_alike(members: Sequence[EnsembleMember]) -> None:
                 "found; expected true or false, since stacked models do not share gradients. Train "
                 "this one by itself."
             )
+        if not member.plan.native and (name := _state_of_its_own(member.model)):
+            raise ConfigError(
+                f"replica {index}: {name} is a buffer that its checkpoints hold; expected "
+                "parameters alone, since stacked models share their buffers. Train this one by "
+                "itself."
+            )
     for index, member in enumerate(members[1:], start=1):
         first = _common(members[0])
         for place, value in _common(member).items():
@@ -272,6 +286,12 @@ def check_alike(members: Sequence[EnsembleMember]) -> None:
                     "replica 0. Replicas differ in seeds, rates and weights alone: train this one "
                     "apart."
                 )
+
+
+def _state_of_its_own(model: GPT) -> str | None:
+    """Return the first buffer that may be another in each model: one that checkpoints hold."""
+    saved = model.state_dict().keys()
+    return next((name for name, _ in model.named_buffers() if name in saved), None)
 
 
 def _common(member: EnsembleMember) -> dict[str, object]:
