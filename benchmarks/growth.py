@@ -26,7 +26,7 @@ from apart import measured_apart, peak_bytes
 from asked import answered
 from assay.engine.device import matmul_rate, resolve_plan
 from assay.engine.native_ensemble import EnsembleMember
-from assay.engine.vmap_ensemble import train_together
+from assay.engine.vmap_ensemble import train_members
 from assay.native.build import kernels
 from assay.nn.model import GPT
 from assay.schema import decode
@@ -97,7 +97,7 @@ def _alone(member: EnsembleMember) -> Iterator[float]:
 
 def _together(members: Sequence[EnsembleMember]) -> Iterator[float]:
     """Yield the seconds of each step of all: a report has its replica's share."""
-    for outcomes in train_together(members):
+    for outcomes in train_members(members):
         yield sum(report.elapsed_s for report in outcomes if isinstance(report, StepReport))
 
 

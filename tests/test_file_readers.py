@@ -20,7 +20,7 @@ FUNCTIONS = {
 }  # fmt: skip
 MODULES = {"gzip", "bz2", "lzma", "tomllib", "zipfile", "tarfile", "pickle", "pickletools",
            "shelve", "zstandard", "marshal"}  # fmt: skip
-OWN = ("Run.open", "Corpus.open", "Study.open", "seat.open")
+OWN = ("Run.open", "Corpus.open", "Study.open", "run_member.open")
 """Ours, which open no file but by what is listed here."""
 
 OURS = "a file of the program's own, installed with it"

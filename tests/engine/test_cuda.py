@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from assay.config import RunConfig
 from assay.engine.native_ensemble import EnsembleMember
-from assay.engine.vmap_ensemble import train_together
+from assay.engine.vmap_ensemble import train_members
 from assay.generate import GenerateOptions, generate
 from assay.nn.model import GPT, ModelConfig
 from assay.nn.reference import reference_logits
@@ -101,7 +101,7 @@ def test_a_run_replays_the_passes_it_recorded(n):
             rounds = [[r] for r in train(one.model, one.batch_at, one.optimizers, one.plan)]
         else:
             members[-1] = replace(members[-1], start=3)
-            rounds = list(train_together(members))
+            rounds = list(train_members(members))
         losses = [r.loss_nats for some in rounds for r in some if r is not None]
         return losses, [m.model.state_dict() for m in members]
 

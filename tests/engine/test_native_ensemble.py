@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from assay.engine.native_ensemble import EnsembleMember
-from assay.engine.vmap_ensemble import train_together
+from assay.engine.vmap_ensemble import train_members
 from assay.errors import ConfigError, DivergedError
 from assay.nn.model import GPT, ModelConfig
 from assay.schema import decode
@@ -57,7 +57,7 @@ def alone(one):
 
 
 def together(members):
-    rounds = list(train_together(members))
+    rounds = list(train_members(members))
     return [[r for r in column if r is not None] for column in zip(*rounds, strict=True)]
 
 
@@ -136,4 +136,4 @@ def test_batches_of_two_sizes_are_refused():
     one, other = member(0), member(1)
     other = dataclasses.replace(other, batch_at=lambda step: batches_of(1)(step)[:, :-3])
     with pytest.raises(ConfigError, match=r"batches of \(4, 21\), \(4, 18\) found"):
-        next(train_together([one, other]))
+        next(train_members([one, other]))

@@ -9,7 +9,7 @@ import torch
 from allpairspy import AllPairs
 from torch import nn
 
-from assay.engine.vmap_ensemble import EnsembleMember, train_together
+from assay.engine.vmap_ensemble import EnsembleMember, train_members
 from assay.errors import ConfigError, DivergedError
 from assay.nn.model import GPT, ModelConfig
 from assay.nn.norm import NORMS, NormVariant
@@ -83,7 +83,7 @@ def alone(one):
 
 def together(members):
     """The outcomes of each member, None left out."""
-    rounds = list(train_together(members))
+    rounds = list(train_members(members))
     return [[r for r in column if r is not None] for column in zip(*rounds, strict=True)]
 
 
@@ -202,7 +202,7 @@ def test_a_replica_that_is_done_leaves_the_others_at_work():
         [member(seed, train={"steps": steps}) for seed, steps in enumerate([3, 9, 5])]
         for _ in range(2)
     )
-    rounds = list(train_together(members))
+    rounds = list(train_members(members))
     assert [[outcome is not None for outcome in r] for r in rounds] == [
         [step <= steps for steps in (3, 9, 5)] for step in range(1, 10)
     ]
@@ -224,7 +224,7 @@ def test_between_two_steps_a_replica_is_a_model_like_any_other():
     members, twins = ([member(seed, dropout=0.2) for seed in range(2)] for _ in range(2))
     tokens = batches_of(5)(1)[:, :-1]
     twin_steps = [train(t.model, t.batch_at, t.optimizers, t.plan) for t in twins]
-    for _ in train_together(members):
+    for _ in train_members(members):
         for one, twin, steps in zip(members, twins, twin_steps, strict=True):
             next(steps)
             logits = [each.model.eval()(tokens) for each in (one, twin)]
@@ -257,8 +257,8 @@ def test_a_single_replica_is_a_group_too():
 
 
 def test_nothing_is_yielded_where_nothing_is_left_to_do():
-    assert list(train_together([])) == []
-    assert list(train_together([member(0, start=STEPS)])) == []
+    assert list(train_members([])) == []
+    assert list(train_members([member(0, start=STEPS)])) == []
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_nothing_is_yielded_where_nothing_is_left_to_do():
 )
 def test_what_must_be_common_is_named(other, place):
     with pytest.raises(ConfigError, match=rf"replica 1: {place} = .* found; expected .* replica 0"):
-        next(train_together([member(0), member(1, **other)]))
+        next(train_members([member(0), member(1, **other)]))
 
 
 def test_batches_of_two_sizes_are_refused():
@@ -281,7 +281,7 @@ def test_batches_of_two_sizes_are_refused():
         other.model, lambda step: batches_of(1)(step)[:, :-1], other.optimizers, other.plan
     )
     with pytest.raises(ConfigError, match=r"\(4, 9\), \(4, 8\) found; expected one size"):
-        next(train_together([one, short]))
+        next(train_members([one, short]))
 
 
 def test_initial_weights_may_come_from_different_rules():
@@ -332,7 +332,7 @@ def test_constants_of_a_variant_from_outside_are_there_in_a_stack():
     fields = {"norm": WeighingConfig(), "position": "none"}
     singles = [alone(member(seed, **fields)) for seed in (0, 1)]
     members = [member(seed, **fields) for seed in (0, 1)]
-    for row in train_together(members):
+    for row in train_members(members):
         for seed, report in enumerate(row):
             expected = singles[seed][report.step - 1]
             assert report.loss_nats == pytest.approx(expected.loss_nats, abs=EXACT)
@@ -342,10 +342,10 @@ def test_constants_of_a_variant_from_outside_are_there_in_a_stack():
 def test_what_differs_between_models_beside_parameters_is_refused_in_a_stack():
     members = [member(seed, norm=WeighingConfig(persistent=True)) for seed in (0, 1)]
     with pytest.raises(ConfigError, match=r"mixer_norm\.weights is a buffer that its checkpoints"):
-        next(train_together(members))
+        next(train_members(members))
 
 
 def test_matrices_that_are_equal_for_a_time_are_refused_in_a_stack():
     members = [member(seed, tie_embeddings=0.5) for seed in (0, 1)]
     with pytest.raises(ConfigError, match=r"tie_embeddings = 0\.5 found; expected true or false"):
-        next(train_together(members))
+        next(train_members(members))

@@ -5,7 +5,7 @@ import torch
 from tiny_run import bits_of, config_of, finish, stopping_at
 
 from assay.errors import RunError
-from assay.runs.ensemble import train_fleet
+from assay.runs.ensemble import train_ensemble
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.native_backend import multiplies_bf16
@@ -82,7 +82,7 @@ def test_runs_in_company_have_the_bits_of_runs_alone(tmp_path, text):
     company = [native_run(text, tmp_path / f"company-{n}", train__seed=n) for n in seeds]
     for run in alone:
         finish(run)
-    for _ in train_fleet(company):
+    for _ in train_ensemble(company):
         pass
     for one, other in zip(alone, company, strict=True):
         assert bits_of(one) == bits_of(other)
@@ -92,7 +92,7 @@ def test_a_run_that_lost_its_company_goes_on_alone_to_the_same_bits(tmp_path, te
     whole = native_run(text, tmp_path / "whole", train__seed=3)
     finish(whole)
     company = [native_run(text, tmp_path / f"company-{n}", train__seed=n) for n in (3, 4)]
-    for _ in train_fleet(company, stop=stopping_at(5)):
+    for _ in train_ensemble(company, stop=stopping_at(5)):
         pass
     one = Run.open(company[0].folder.path)
     finish(one)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tiny_run import bits_of, config_of, finish, stopping_at
 
 from assay.errors import ConfigError, DivergedError, RunError
-from assay.runs.ensemble import train_fleet
+from assay.runs.ensemble import train_ensemble
 from assay.runs.metrics import read_rows
 from assay.runs.run import Run
 from assay.train.checkpoint import checkpoints
@@ -17,7 +17,7 @@ from assay.train.native_backend import multiplies_bf16
 NEAR = 1e-4  # float32: roundings of 6e-8 that eight steps at rates under 0.01 may stretch
 
 
-def fleet(folder, text, n=3, **changes):
+def ensemble(folder, text, n=3, **changes):
     """Runs that differ in seed and rate."""
     return [
         Run.create(
@@ -29,7 +29,7 @@ def fleet(folder, text, n=3, **changes):
 
 
 def go(runs, **options):
-    return list(train_fleet(runs, **options))
+    return list(train_ensemble(runs, **options))
 
 
 def weights_of(run):
@@ -42,9 +42,9 @@ def status_of(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"model__dropout": 0.2, "train__micro_batches": 2}])
-def test_each_run_of_a_fleet_is_the_run_by_itself(tmp_path, text, changes):
-    together = fleet(tmp_path / "together", text, **changes)
-    alone = fleet(tmp_path / "alone", text, **changes)
+def test_each_run_of_an_ensemble_is_the_run_by_itself(tmp_path, text, changes):
+    together = ensemble(tmp_path / "together", text, **changes)
+    alone = ensemble(tmp_path / "alone", text, **changes)
     rounds = go(together)
     for run in alone:
         list(run.train())
@@ -66,7 +66,7 @@ def test_each_run_of_a_fleet_is_the_run_by_itself(tmp_path, text, changes):
 
 
 def test_the_manifest_says_how_many_ran_together(tmp_path, text):
-    runs = fleet(tmp_path, text)
+    runs = ensemble(tmp_path, text)
     go(runs)
     for run in runs:
         manifest = run.folder.read_manifest()
@@ -75,9 +75,9 @@ def test_the_manifest_says_how_many_ran_together(tmp_path, text):
 
 
 @pytest.mark.slow
-def test_an_interrupted_fleet_goes_on_to_the_same_bits(tmp_path, text):
-    whole = fleet(tmp_path / "whole", text, model__dropout=0.2)
-    broken = fleet(tmp_path / "broken", text, model__dropout=0.2)
+def test_an_interrupted_ensemble_goes_on_to_the_same_bits(tmp_path, text):
+    whole = ensemble(tmp_path / "whole", text, model__dropout=0.2)
+    broken = ensemble(tmp_path / "broken", text, model__dropout=0.2)
     go(whole)
     rounds = go(broken, stop=stopping_at(4))
     assert len(rounds) == 5  # the look and four steps
@@ -88,9 +88,9 @@ def test_an_interrupted_fleet_goes_on_to_the_same_bits(tmp_path, text):
         assert bits_of(one) == bits_of(other)
 
 
-def test_a_fleet_that_is_left_half_way_frees_its_runs(tmp_path, text):
-    runs = fleet(tmp_path, text)
-    steps = train_fleet(runs)
+def test_an_ensemble_that_is_left_half_way_frees_its_runs(tmp_path, text):
+    runs = ensemble(tmp_path, text)
+    steps = train_ensemble(runs)
     for _ in range(3):
         next(steps)
     with pytest.raises(RunError, match="another process is training"):
@@ -115,7 +115,7 @@ def test_a_run_that_diverges_does_so_alone(tmp_path, text, how):
         "train__backend": backend,
         "train__precision": precision or "fp32",
     }
-    runs = fleet(tmp_path, text, **same)
+    runs = ensemble(tmp_path, text, **same)
     wild = config_of(text, train__optimizer={"kind": "adamw", "lr": 1e30}, **same)
     runs.insert(1, Run.create(wild, tmp_path / "wild"))
     rounds = go(runs)
@@ -129,8 +129,8 @@ def test_a_run_that_diverges_does_so_alone(tmp_path, text, how):
     assert [p.name for p in checkpoints(runs[1].folder.checkpoints)] == ["step-000001"]
 
 
-def test_a_run_of_a_fleet_goes_on_alone_only_when_told_to(tmp_path, text):
-    runs = fleet(tmp_path, text)
+def test_a_run_of_an_ensemble_goes_on_alone_only_when_told_to(tmp_path, text):
+    runs = ensemble(tmp_path, text)
     go(runs, stop=stopping_at(4))
     alone = Run.open(runs[0].folder.path)
     with pytest.raises(RunError, match="stacked with other runs: True so far, False"):
@@ -142,7 +142,7 @@ def test_a_run_of_a_fleet_goes_on_alone_only_when_told_to(tmp_path, text):
 
 
 def test_runs_that_do_not_fit_together_are_refused(tmp_path, text):
-    runs = fleet(tmp_path, text, n=2)
+    runs = ensemble(tmp_path, text, n=2)
     runs.append(Run.create(config_of(text, model__n_layers=2), tmp_path / "deep"))
     with pytest.raises(ConfigError, match=r"replica 2: model\.n_layers = 2 found; expected 1"):
         go(runs)
@@ -155,7 +155,7 @@ def test_a_run_with_fewer_steps_is_finished_while_the_others_go_on(tmp_path, tex
     short = Run.create(config_of(text, train__steps=3), tmp_path / "short")
     long = Run.create(config_of(text, train__seed=1), tmp_path / "long")
     seen = [
-        (status_of(short), status_of(long), r[0] is not None) for r in train_fleet([short, long])
+        (status_of(short), status_of(long), r[0] is not None) for r in train_ensemble([short, long])
     ]
     assert seen == [("running", "running", True)] * 3 + [("finished", "running", True)] + [
         ("finished", "running", False)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.cuda_graph import GraphedCallable
 from assay.engine.native_ensemble import EnsembleMember
-from assay.engine.vmap_ensemble import VmapEnsemble, train_together
+from assay.engine.vmap_ensemble import VmapEnsemble, train_members
 from assay.errors import ConfigError
 from assay.schema import decode
 from assay.train.config import TrainConfig
@@ -75,7 +75,7 @@ def test_neither_does_one_of_replicas(config):
 def test_replicas_are_those_of_the_passes_as_they_come():
     def outcomes(backend):
         members = [member(config_of(), seed, backend=backend) for seed in range(3)]
-        rounds = [[(r.loss_nats, r.grad_norm) for r in some] for some in train_together(members)]
+        rounds = [[(r.loss_nats, r.grad_norm) for r in some] for some in train_members(members)]
         return rounds, [m.model.state_dict() for m in members]
 
     (found, weights), (expected, theirs) = outcomes("graphs"), outcomes("torch")

@@ -15,7 +15,7 @@ from torch import Tensor
 from assay.checks.finding import Finding
 from assay.data.prepare import Dataset
 from assay.data.windows import evaluation_windows
-from assay.decode.native_decoder import RaggedReader
+from assay.decode.native_decoder import NativeDecoder
 from assay.decode.options import Extent
 from assay.decode.quantized import QuantizedModel
 from assay.native.build import kernels
@@ -101,7 +101,7 @@ def read_native(model: GPT, tokens: Int[Tensor, "B T"]) -> Iterator[Tensor]:
     """Yield the logits (B, 1, V) of each token, by the C++ kernels."""
     rows, length = tokens.shape
     extent = Extent(n_samples=1, longest=length, context=length)
-    reader, texts = RaggedReader(kernels(), QuantizedModel(model), rows, extent), tokens.tolist()
+    reader, texts = NativeDecoder(kernels(), QuantizedModel(model), rows, extent), tokens.tolist()
     for end in range(1, length + 1):
         yield reader.logits(range(rows), [text[:end] for text in texts], [[]] * rows)[:, None]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from assay.runs.run import Run
 
 
-def group_size(run: "Run", n_runs: int) -> int:
+def ensemble_size(run: "Run", n_runs: int) -> int:
     """Return how many of `n_runs` like this one are fastest trained at once, and say so."""
     from assay.engine.autotune import plan_from_manifest
     from assay.engine.device import resolve_plan
@@ -28,7 +28,7 @@ def group_size(run: "Run", n_runs: int) -> int:
     return size
 
 
-def go_together(runs: Sequence["Run"], *, size: int, anyway: bool = False) -> None:
+def go_ensemble(runs: Sequence["Run"], *, size: int, anyway: bool = False) -> None:
     """Train runs in groups of `size`, tell how each ended, and print their folders on stdout."""
     with Interrupts() as interrupts:
         for first in range(0, len(runs), size):
@@ -67,10 +67,10 @@ def _train_group(runs: Sequence["Run"], interrupts: Interrupts, *, anyway: bool)
 def _rounds(
     runs: Sequence["Run"], interrupts: Interrupts, *, anyway: bool
 ) -> "Iterator[list[RunOutcome]]":
-    from assay.runs.ensemble import train_fleet
+    from assay.runs.ensemble import train_ensemble
 
     if len(runs) > 1:
-        yield from train_fleet(runs, stop=interrupts.noted, anyway=anyway)
+        yield from train_ensemble(runs, stop=interrupts.noted, anyway=anyway)
     else:
         for report in runs[0].train(stop=interrupts.noted, anyway=anyway):
             yield [report]

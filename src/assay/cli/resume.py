@@ -36,6 +36,6 @@ def resume(
     if len(opened) == 1:
         go(opened[0], anyway=anyway)
         return
-    from assay.cli.ensembles import go_together
+    from assay.cli.ensembles import go_ensemble
 
-    go_together(opened, size=len(opened), anyway=anyway)
+    go_ensemble(opened, size=len(opened), anyway=anyway)

@@ -49,10 +49,10 @@ def train(
     if seeds == 1:
         go(_create(config, runs, name), anyway=False)
         return
-    from assay.cli.ensembles import go_together, group_size
+    from assay.cli.ensembles import ensemble_size, go_ensemble
 
     made = _create_seeds(config, runs, name, seeds)
-    go_together(made, size=together or group_size(made[0], seeds))
+    go_ensemble(made, size=together or ensemble_size(made[0], seeds))
 
 
 def _create_seeds(config: "RunConfig", runs: Path, name: str | None, seeds: int) -> "list[Run]":

@@ -18,7 +18,7 @@ from assay.nn.model import GPT
 
 
 @final
-class AlignedReader:
+class BatchedDecoder:
     """Reads one new column of all rows at a time, or all columns where there is no cache.
 
     The model is in evaluation mode during a pass and as it was before between passes.

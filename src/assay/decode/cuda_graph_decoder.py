@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from assay.cuda_graph import CudaGraph
-from assay.decode.batched_decoder import AlignedReader, evaluating
+from assay.decode.batched_decoder import BatchedDecoder, evaluating
 from assay.decode.options import Extent
 from assay.nn.attention import Context
 from assay.nn.attention_mask import MaskSpec
@@ -28,15 +28,15 @@ _LEAST_WIDTH = 64
 
 
 @final
-class GraphReader:
-    """Reads prompts as `AlignedReader` does, and then one new column of all rows at a time.
+class CudaGraphDecoder:
+    """Reads prompts as `BatchedDecoder` does, and then one new column of all rows at a time.
 
-    Past the context, where positions are counted anew, `AlignedReader` goes on.
+    Past the context, where positions are counted anew, `BatchedDecoder` goes on.
     """
 
     def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], extent: Extent) -> None:
         self._model, self._extent = model, extent
-        self._aligned = AlignedReader(model, prompts, extent, use_cache=True)
+        self._aligned = BatchedDecoder(model, prompts, extent, use_cache=True)
         self._steps: _Steps | None = None
 
     @property

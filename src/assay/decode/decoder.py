@@ -9,11 +9,11 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from assay.decode.batched_decoder import AlignedReader
-from assay.decode.cuda_graph_decoder import GraphReader
-from assay.decode.native_decoder import RaggedReader
+from assay.decode.batched_decoder import BatchedDecoder
+from assay.decode.cuda_graph_decoder import CudaGraphDecoder
+from assay.decode.native_decoder import NativeDecoder
 from assay.decode.options import Extent, GenerateOptions
-from assay.decode.per_row_decoder import ApartReader
+from assay.decode.per_row_decoder import PerRowDecoder
 from assay.decode.quantized import QuantizedModel
 from assay.decode.weights import Weights
 from assay.errors import ConfigError
@@ -29,7 +29,7 @@ _PART_OF: dict[Weights, Part] = {
 
 
 @runtime_checkable
-class Reader(Protocol):
+class Decoder(Protocol):
     """Reads texts and says what may follow. Row p * n_samples + s is sample s of prompt p."""
 
     @property
@@ -53,7 +53,7 @@ class Reader(Protocol):
 
 def open_reader(
     packed: QuantizedModel, prompts: Sequence[Sequence[int]], options: GenerateOptions
-) -> Reader:
+) -> Decoder:
     """Return the reader of a generation.
 
     Raises:
@@ -63,14 +63,14 @@ def open_reader(
     why_not = _why_not_native(model, options, packed.weights or "fp32")
     extent = Extent.of(prompts, options, model.config.max_seq_len)
     if why_not is None:
-        return RaggedReader(kernels(), packed, len(prompts), extent)
+        return NativeDecoder(kernels(), packed, len(prompts), extent)
     _check_not_needed(why_not, options)
     _check_graphs(options)
     if options.reader == "graphs":
-        return GraphReader(packed.twin, prompts, extent)
+        return CudaGraphDecoder(packed.twin, prompts, extent)
     if options.exact:
-        return ApartReader(packed.twin, prompts, options)
-    return AlignedReader(packed.twin, prompts, extent, use_cache=options.use_cache)
+        return PerRowDecoder(packed.twin, prompts, options)
+    return BatchedDecoder(packed.twin, prompts, extent, use_cache=options.use_cache)
 
 
 def _why_not_native(model: GPT, options: GenerateOptions, weights: Weights) -> str | None:

@@ -16,7 +16,7 @@ from assay.native.build import Kernels
 
 
 @final
-class RaggedReader:
+class NativeDecoder:
     """Reads what is new of each row, to the bit as if the row were alone; float32, on the CPU."""
 
     def __init__(

@@ -37,7 +37,7 @@ class GenerateOptions(Config):
     """The C++ kernels; PyTorch; PyTorch with each step a CUDA graph; or the kernels where they can
     read the model, and PyTorch elsewhere."""
     exact: bool = False
-    """Whether a row has the same bits in any company where PyTorch reads too: it then reads row by
+    """Whether a row has the same bits in any batch where PyTorch reads too: it then reads row by
     row, which is slower. With the kernels it always has."""
 
 

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from assay.decode.batched_decoder import AlignedReader
+from assay.decode.batched_decoder import BatchedDecoder
 from assay.decode.options import Extent, GenerateOptions
 from assay.nn.model import GPT
 
 
 @final
-class ApartReader:
+class PerRowDecoder:
     """Reads each row as if it were alone. Row p * n_samples + s is sample s of prompt p."""
 
     def __init__(
@@ -28,7 +28,7 @@ class ApartReader:
         self._n_samples = options.n_samples
         alone = options.model_copy(update={"n_samples": 1})
         self._rows = [
-            AlignedReader(
+            BatchedDecoder(
                 model,
                 [prompt],
                 Extent.of([prompt], alone, model.config.max_seq_len),

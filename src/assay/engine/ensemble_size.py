@@ -17,7 +17,7 @@ from assay.config import RunConfig
 from assay.count import built_parameters
 from assay.engine.device import free_bytes
 from assay.engine.native_ensemble import EnsembleMember
-from assay.engine.vmap_ensemble import train_together
+from assay.engine.vmap_ensemble import train_members
 from assay.nn.model import GPT
 from assay.train.loop import train
 from assay.train.plan import ExecutionPlan
@@ -86,7 +86,7 @@ def _tokens_per_s(config: RunConfig, plan: ExecutionPlan, replicas: int) -> floa
     else:
         elapsed = [
             sum(getattr(outcome, "elapsed_s", 0.0) for outcome in outcomes)
-            for outcomes in train_together(members)
+            for outcomes in train_members(members)
         ]
     return replicas * rows * config.seq_len / statistics.median(elapsed[1:])
 

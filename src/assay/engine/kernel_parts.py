@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.decode.native_decoder import RaggedReader
+from assay.decode.native_decoder import NativeDecoder
 from assay.decode.options import Extent
 from assay.decode.quantized import QuantizedModel
 from assay.decode.weights import Weights
@@ -336,7 +336,7 @@ def _decoding_errors(kernels: Kernels, weights: Weights) -> Errors:
     for index, model in enumerate(_models()):
         packed = QuantizedModel(model, weights)
         extent = Extent(n_samples=1, longest=32, context=32)
-        reader = RaggedReader(kernels, packed, len(texts), extent)
+        reader = NativeDecoder(kernels, packed, len(texts), extent)
         with torch.no_grad():
             all_logits = copy.deepcopy(packed.twin).double()(texts)
         for lengths in ((30, 1, 17), (31, 2, 18), (32, 3, 19)):

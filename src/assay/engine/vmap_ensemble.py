@@ -40,7 +40,7 @@ from assay.train.nonfinite import diagnose
 from assay.train.optim import step_all
 
 
-def train_together(members: Sequence[EnsembleMember]) -> Generator[list[Outcome], None, None]:
+def train_members(members: Sequence[EnsembleMember]) -> Generator[list[Outcome], None, None]:
     """Take a step of every replica and yield what came of each, until all have ended.
 
     In each list, place i is that of member i: a report, the error in the one round in which the

@@ -18,12 +18,12 @@ from assay.experiments.trainings import may_join, run_of
 from assay.runs.run import Run
 
 _ITS_OWN: dict[str, Any] = {"model": {"init"}, "train": {"seed": True, "optimizer": {"lr"}}}
-"""What a training in company may have for itself."""
+"""Config fields that may differ between the runs of one ensemble."""
 
 
 @final
-class Company:
-    """Finds company for a training, and remembers how much of it pays."""
+class Batcher:
+    """Finds trainings that one ensemble can take, and remembers how many at once are fastest."""
 
     def __init__(self, together: int | None = None) -> None:
         """Fix how many trainings go together; None stands for as many as are fastest here."""
@@ -37,7 +37,7 @@ class Company:
         if job.kind == "run":
             config = RunConfig.model_validate_json(jobs.content(job.key))
             if self._may_be_several(config) and _is_open(jobs, job):
-                others = _alike(jobs, job, keys, likeness(config))
+                others = _alike(jobs, job, keys, shared_fields(config))
         room = self._size(jobs, job, 1 + len(others)) - 1 if others else 0
         with jobs.several_claimed(others, most=room) as taken:
             yield taken
@@ -53,7 +53,7 @@ class Company:
         """Return how many to train at once, of `most` that could be."""
         if self._together is not None:
             return min(most, self._together)
-        kind = likeness(RunConfig.model_validate_json(jobs.content(job.key)))
+        kind = shared_fields(RunConfig.model_validate_json(jobs.content(job.key)))
         if kind not in self._sizes:
             self._sizes[kind] = 1  # unless more can be timed: memory may not do, or the text
             with contextlib.suppress(AssayError, OSError, RuntimeError, ValueError):
@@ -65,7 +65,7 @@ class Company:
         return min(most, self._sizes[kind])
 
 
-def likeness(config: RunConfig) -> str:
+def shared_fields(config: RunConfig) -> str:
     """Return what trainings must share to go together: all but seeds, first weights and rates."""
     return config.model_dump_json(exclude=_ITS_OWN)
 
@@ -77,13 +77,13 @@ def _alike(jobs: Jobs, first: Job, keys: Sequence[str], kind: str) -> list[str]:
         job.key
         for job in left
         if job.key != first.key
-        and likeness(RunConfig.model_validate_json(jobs.content(job.key))) == kind
+        and shared_fields(RunConfig.model_validate_json(jobs.content(job.key))) == kind
         and _is_open(jobs, job)
     ]
 
 
 def _is_open(jobs: Jobs, job: Job) -> bool:
-    """Return whether nothing that a job has done so far keeps it from company."""
+    """Return whether nothing that a job has done so far keeps it out of an ensemble."""
     path = jobs.cells / job.key
     if not (path / "config.json").is_file():
         return True

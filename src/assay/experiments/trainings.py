@@ -1,4 +1,4 @@
-"""The trainings of a laboratory: a job's run folder, and its steps, taken alone or in company."""
+"""The trainings of a laboratory: run folders of jobs, and their steps, alone or in an ensemble."""
 
 import contextlib
 import shutil
@@ -8,7 +8,7 @@ from assay.config import RunConfig
 from assay.errors import DivergedError
 from assay.experiments.jobs import Job, Jobs, State
 from assay.experiments.outcome import Outcome, read_outcome
-from assay.runs.ensemble import train_fleet
+from assay.runs.ensemble import train_ensemble
 from assay.runs.run import Run
 from assay.schema import decode
 from assay.train.checkpoint import checkpoints
@@ -33,7 +33,7 @@ def run_of(jobs: Jobs, job: Job) -> Run:
 def train_alone(jobs: Jobs, job: Job, stop: Callable[[], bool]) -> Outcome:
     """Train the run of a job from where it stands, and return what has come of it.
 
-    One that began in company cannot go on alone to the same bits: it begins anew.
+    One that began in an ensemble cannot go on alone to the same bits: it begins anew.
     """
     run = run_of(jobs, job)
     if has_results(run):  # a worker was killed before it could say so
@@ -47,10 +47,10 @@ def train_alone(jobs: Jobs, job: Job, stop: Callable[[], bool]) -> Outcome:
     return _outcome(job, run)
 
 
-def train_together(jobs: Jobs, group: Sequence[Job], stop: Callable[[], bool]) -> list[Outcome]:
-    """Train the runs of several jobs in company, and return what has come of each."""
+def train_batch(jobs: Jobs, group: Sequence[Job], stop: Callable[[], bool]) -> list[Outcome]:
+    """Train the runs of several jobs as an ensemble, and return what has come of each."""
     runs = [run_of(jobs, job) for job in group]
-    for _ in train_fleet(runs, stop=stop):
+    for _ in train_ensemble(runs, stop=stop):
         pass
     return [_outcome(job, run) for job, run in zip(group, runs, strict=True)]
 
@@ -61,13 +61,13 @@ def has_results(run: Run) -> bool:
 
 
 def is_stacked(run: Run) -> bool:
-    """Return whether a run has a checkpoint made in company."""
+    """Return whether a run has a checkpoint made in an ensemble."""
     replicas = run.folder.read_manifest()["machine"].get("replicas", 1)
     return bool(replicas > 1 and checkpoints(run.folder.checkpoints))
 
 
 def may_join(run: Run) -> bool:
-    """Return whether a run may go on in company: it has no checkpoint yet, or one of company."""
+    """Return whether a run may join an ensemble: it has no checkpoint, or one of an ensemble."""
     return not has_results(run) and (is_stacked(run) or not checkpoints(run.folder.checkpoints))
 
 

@@ -1,7 +1,7 @@
 """Workers: processes that take cells from the table of jobs and run them, one after another.
 
 Every worker computes on one thread, so that the bits of a cell do not depend on how many workers
-there are. They do depend on its company, if it has any, and its manifest says so.
+there are. They do depend on its ensemble, if it is in one, and its manifest says so.
 """
 
 import json
@@ -19,7 +19,7 @@ import torch
 
 from assay.disk import MARKS, parse_json
 from assay.errors import AssayError, RunError
-from assay.experiments.batching import Company
+from assay.experiments.batching import Batcher
 from assay.experiments.evidence import Record
 from assay.experiments.jobs import ENDED, Job, Jobs, wait_a_moment
 from assay.experiments.keys import code_of
@@ -32,7 +32,7 @@ from assay.experiments.trainings import (
     is_stacked,
     run_of,
     train_alone,
-    train_together,
+    train_batch,
 )
 from assay.plugin import handed_on, take_over
 from assay.runs.manifest import now
@@ -145,7 +145,7 @@ def _work(
 
 def _take_jobs(folder: Path, keys: list[str], together: int | None) -> None:
     interrupt, parent = _Interrupt(), multiprocessing.parent_process()
-    jobs, company = Jobs(folder), Company(together)
+    jobs, batcher = Jobs(folder), Batcher(together)
 
     def stop() -> bool:
         return interrupt.came or parent is None or not parent.is_alive()
@@ -153,7 +153,7 @@ def _take_jobs(folder: Path, keys: list[str], together: int | None) -> None:
     while not stop():
         with jobs.claimed(keys) as job:
             if job is not None:
-                with company.of(jobs, job, keys) as others:
+                with batcher.of(jobs, job, keys) as others:
                     run_jobs(jobs, [job, *others], stop=stop)
         if job is None:
             if all(job.state in ENDED for job in jobs.all(keys)):
@@ -176,14 +176,14 @@ class _Interrupt:
 def run_jobs(jobs: Jobs, group: Sequence[Job], *, stop: Callable[[], bool] = lambda: False) -> None:
     """Do what this process holds: one job, or several trainings at once, each as `run_job` does.
 
-    What fails in company is tried alone, unless that would throw steps away.
+    What fails in an ensemble is tried alone, unless that would throw steps away.
     """
     if len(group) == 1:
         run_job(jobs, group[0], stop=stop)
         return
     began = time.monotonic()
     try:
-        outcomes = train_together(jobs, group, stop)
+        outcomes = train_batch(jobs, group, stop)
     except _FAILURES as error:
         for job in group:
             run = run_of(jobs, job)

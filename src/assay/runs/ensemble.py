@@ -1,10 +1,11 @@
 """Several runs of one architecture, trained together in one process.
 
-    for reports in train_fleet([Run.create(config, path) for config, path in ...]):
+    for reports in train_ensemble([Run.create(config, path) for config, path in ...]):
         for run, report in zip(runs, reports): ...
 
 Each run is one like any other: its folder, lock, manifest, checkpoints, metrics and resume are its
-own, and it diverges or ends alone. Only its steps are taken in company, by `engine.replicas`.
+own, and it diverges or ends alone. Only its steps are taken together, by
+`engine.vmap_ensemble` or `engine.native_ensemble`.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engine.native_ensemble import EnsembleMember, Outcome
-from assay.engine.vmap_ensemble import check_alike, train_together
+from assay.engine.vmap_ensemble import check_alike, train_members
 from assay.errors import ConfigError, DivergedError
 from assay.runs.run import Run
 from assay.runs.session import RunReport, Stop
@@ -23,7 +24,7 @@ from assay.train.loop import StepReport
 RunOutcome = RunReport | DivergedError | None
 
 
-def train_fleet(
+def train_ensemble(
     runs: Sequence[Run],
     *,
     stop: Stop = lambda: False,
@@ -47,31 +48,34 @@ def train_fleet(
     """
     if len(runs) < 2:
         raise ConfigError(
-            f"fleet: {len(runs)} runs found; expected at least 2. Train a single run by itself."
+            f"ensemble: {len(runs)} runs found; expected at least 2. Train a single run by itself."
         )
-    asked = _Asked()
-    seats = [_Seat(run, asked) for run in runs]
+    asked = _StopRequest()
+    run_members = [_RunMember(run, asked) for run in runs]
     with ExitStack() as stack:
-        for seat in seats:
-            stack.callback(seat.leave)
-            seat.open(anyway, cache, replicas=len(runs))
-        members = [seat.member() for seat in seats]
+        for run_member in run_members:
+            stack.callback(run_member.leave)
+            run_member.open(anyway, cache, replicas=len(runs))
+        members = [run_member.member() for run_member in run_members]
         check_alike(members)
-        looks: list[RunOutcome] = [seat.look() for seat in seats]
+        looks: list[RunOutcome] = [run_member.look() for run_member in run_members]
         if any(looks):
             yield looks
-        with closing(train_together(members)) as rounds:
+        with closing(train_members(members)) as rounds:
             for outcomes in rounds:
                 asked.now = stop()
-                yield [seat.after(outcome) for seat, outcome in zip(seats, outcomes, strict=True)]
+                yield [
+                    run_member.after(outcome)
+                    for run_member, outcome in zip(run_members, outcomes, strict=True)
+                ]
                 if asked.now:
                     break
-        for seat in seats:
-            seat.finish()
+        for run_member in run_members:
+            run_member.finish()
 
 
 @dataclass(slots=True)
-class _Asked:
+class _StopRequest:
     """Whether to stop: asked once a step, answered to all runs."""
 
     now: bool = False
@@ -80,7 +84,7 @@ class _Asked:
         return self.now
 
 
-class _Seat:
+class _RunMember:
     """One run, and the steps that were taken for it."""
 
     def __init__(self, run: Run, stop: Stop) -> None:

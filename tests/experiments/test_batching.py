@@ -7,7 +7,7 @@ import pytest
 from small_study import FIELDS, TEXT, study_of
 
 from assay.config import RunConfig
-from assay.experiments.batching import Company
+from assay.experiments.batching import Batcher
 from assay.experiments.cell import cell_key
 from assay.experiments.design import Arm
 from assay.experiments.jobs import Jobs
@@ -56,13 +56,13 @@ def loss(jobs, key):
 def companions(lab, keys, together):
     """The keys that one process would train at once, the first of `keys` first."""
     jobs = Jobs(lab / "lab")
-    with jobs.claimed(keys) as job, Company(together).of(jobs, job, keys) as others:
+    with jobs.claimed(keys) as job, Batcher(together).of(jobs, job, keys) as others:
         return [job.key, *(other.key for other in others)]
 
 
 def take(jobs, keys, together, stop=lambda: False):
     """Do what a worker takes at once."""
-    with jobs.claimed(keys) as job, Company(together).of(jobs, job, keys) as others:
+    with jobs.claimed(keys) as job, Batcher(together).of(jobs, job, keys) as others:
         run_jobs(jobs, [job, *others], stop=stop)
 
 
@@ -119,10 +119,10 @@ def test_exact_rows_have_no_company(lab):
 def test_a_cpu_takes_one_by_one_and_a_gpu_what_is_timed_as_fastest(lab, monkeypatch):
     keys = seeds(lab, *range(5))
     assert companions(lab, keys, together=None) == keys[:1]
-    monkeypatch.setattr(Company, "_may_be_several", lambda self, config: True)  # as on a GPU
+    monkeypatch.setattr(Batcher, "_may_be_several", lambda self, config: True)  # as on a GPU
     found = companions(lab, keys, together=None)
     assert found == keys[: len(found)]
-    company = Company()
+    company = Batcher()
     jobs = Jobs(lab / "lab")
     for _ in range(2):  # timed once
         with jobs.claimed(keys) as job, company.of(jobs, job, keys) as others:
