@@ -33,6 +33,7 @@ def _with_plugin(
 
 _options = typer.Typer(add_completion=False)
 _options.command()(_with_plugin)
+_PLUGIN = typer.main.get_command(_options).params[0]
 
 
 @final
@@ -40,5 +41,4 @@ class Command(TyperCommand):
     """A command with `--plugin`; the kinds of that file can then be named like assay's own."""
 
     def __init__(self, *args: Any, params: list[Any] | None = None, **settings: Any) -> None:  # noqa: ANN401
-        plugin = typer.main.get_command(_options).params[0]
-        super().__init__(*args, params=[*(params or []), plugin], **settings)
+        super().__init__(*args, params=[*(params or []), _PLUGIN], **settings)
