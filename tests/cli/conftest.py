@@ -4,7 +4,9 @@ from dataclasses import dataclass
 import pytest
 from small_run import SMALL, TEXT
 
+from assay import plugin
 from assay.cli import main
+from assay.family import families
 from caches import cache_in
 
 
@@ -13,6 +15,17 @@ class Result:
     status: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture(autouse=True)
+def _plugins_are_forgotten(monkeypatch):
+    """What a command loads is not known to the next test in this process."""
+    monkeypatch.setattr(plugin, "_LOADED", {})
+    before = {family: dict(family._variants) for family in families()}
+    yield
+    for family, variants in before.items():
+        family._variants.clear()
+        family._variants.update(variants)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from small_run import SMALL, TEXT
-from test_cli_docs import ROOT, commands
+from test_cli_docs import ROOT, commands, plugin_of_the_page
 from typer.main import get_command
 
 from assay.cli import app
@@ -162,6 +162,7 @@ def test_what_the_page_shows_can_be_planned(assay, text, prepared, monkeypatch, 
     text.rename("my_novel.txt")
     shutil.copy("my_novel.txt", "my.txt")
     Path("recipes").symlink_to(ROOT / "recipes")
+    Path("max_norm.py").write_text(plugin_of_the_page(), encoding="utf-8")
     corpus = Path("corpora/tinyshakespeare/input.txt")
     corpus.parent.mkdir(parents=True)
     shutil.copy("my_novel.txt", corpus)

@@ -8,10 +8,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from assay import plugin
 from assay.cli import app
 from assay.cli.arguments import build_config, tell_apart
-from assay.nn.norm import NORMS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,20 +25,20 @@ def commands():
                 yield pytest.param(words, id=f"{page.name}: {words[:60]}")
 
 
-@pytest.fixture
-def _max_norm(tmp_path, monkeypatch):
-    """The plug-in of docs/variants.md where commands name it; it is forgotten again."""
+def plugin_of_the_page():
+    """The file that docs/variants.md shows."""
     page = (ROOT / "docs/variants.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    (tmp_path / "max_norm.py").write_text(code, encoding="utf-8")
+    return code
+
+
+@pytest.fixture
+def _max_norm(tmp_path, monkeypatch):
+    """The plug-in of docs/variants.md where commands name it."""
+    (tmp_path / "max_norm.py").write_text(plugin_of_the_page(), encoding="utf-8")
     for folder in ("recipes", "docs"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugin, "_LOADED", {})
-    before = dict(NORMS._variants)
-    yield
-    NORMS._variants.clear()
-    NORMS._variants.update(before)
 
 
 @pytest.mark.usefixtures("_max_norm")
