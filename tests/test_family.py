@@ -56,6 +56,21 @@ def test_a_bare_name_and_a_mapping_are_read_and_written_whole():
     assert holder.model_dump(mode="json") == written
 
 
+def test_fields_of_a_variant_are_left_out_and_picked_as_of_any_other_config():
+    config = override(RunConfig(), {"train.optimizer": "adamw", "train.optimizer.lr": 0.5})
+    left = {"train": {"optimizer": {"lr"}}}
+    for written in (
+        config.model_dump(exclude=left),
+        json.loads(config.model_dump_json(exclude=left)),
+    ):
+        assert "lr" not in written["train"]["optimizer"]
+        assert written["train"]["optimizer"]["kind"] == "adamw"
+    assert config.model_dump(include=left) == {"train": {"optimizer": {"lr": 0.5}}}
+    changed = config.train.model_dump(exclude_defaults=True)
+    assert changed == {"optimizer": {"lr": 0.5}}
+    assert config.train.model_dump(exclude_unset=True)["optimizer"]["lr"] == 0.5
+
+
 def test_an_unknown_kind_is_refused_with_the_way_to_bring_one():
     with pytest.raises(ConfigError, match=r"unknown kind 'xyz'; .* needs --plugin FILE\.py"):
         decode(Holder, {"norm": "xyz"})

@@ -150,7 +150,12 @@ class Family(Generic[V]):
         """Validate by kind; write all fields of the variant, not only those of the base."""
         writer = core_schema.plain_serializer_function_ser_schema(
             lambda value, info: value.model_dump(
-                mode=info.mode, exclude_defaults=info.exclude_defaults
+                mode=info.mode,
+                include=info.include,
+                exclude=info.exclude,
+                exclude_unset=info.exclude_unset,
+                exclude_defaults=info.exclude_defaults,
+                exclude_none=info.exclude_none,
             ),
             info_arg=True,
         )
