@@ -53,7 +53,7 @@ whole size, no digit is left to compare."""
 DRAWS = {"fp32": 1, "bf16": 4, "int8": 3}
 """Of the noise of logits: one of them near zero under a soft cap makes for a heavy tail."""
 MANY_DRAWS = 16
-"""Where few say that a reading errs: of two moves that are equally frequent all but one in 65,536
+"""Where few say that a reading errs: of two moves that are equally frequent all but one in 32,768
 sets of draws have both."""
 HUGE = 1e15
 """Of a number on its way: beyond, squares come near the end of float32, and exp is cut at e^88."""
